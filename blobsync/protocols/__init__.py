@@ -1,0 +1,1 @@
+"""Protocols: where a stream, a codec and a store meet."""

@@ -1,0 +1,159 @@
+"""The contract of the pumps, which move blobs between a stream and descriptors.
+
+Receiving, nothing is handed on or written that was not checked against its hash; sending, each
+piece is hashed again before it leaves. There are two implementations: `python_pumps` for any
+transport, and `iroh_pumps`, where the binding does all of it beside Python.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from blobstore import BlobReader, ChunkRanges, Hash
+    from blobsync.transports import RecvStream, SendStream
+
+WHOLE_SIZE_MAX = 1 << 20
+"""Blobs up to this size that are asked for as a whole are handed on in memory, in batches."""
+
+BATCH_SIZE = 1 << 20
+"""About this many bytes of whole blobs make a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One blob of a request: what to ask of it."""
+
+    index: int
+    """Place in the request: 0 is the root, i + 1 its child i; in a GetMany, the place."""
+    hash: Hash
+    ranges: ChunkRanges
+    """Never empty: an empty element does not appear in the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeBlob:
+    """A verified blob in memory."""
+
+    element: Element
+    data: bytes
+    outboard: bytes
+
+
+class BlobBody(ABC):
+    """The rest of a blob whose size header was read: to be written to descriptors, verified.
+
+    It must be run to its end before the next blob of the answer is asked for.
+    """
+
+    element: Element
+    size: int
+    """As the peer claims; see `size_proven`."""
+
+    @abstractmethod
+    def open(self, data_fd: int, outboard_fd: int | None) -> None:
+        """Say where data and outboard go, each at its place; keep both open until `settle`."""
+
+    @abstractmethod
+    async def run(self, max_bytes: int | None = None) -> None:
+        """Receive, verify and write; with `max_bytes` stop after about so many.
+
+        Cancelled or failed, what was proven stays proven.
+        """
+
+    @abstractmethod
+    async def settle(self) -> None:
+        """Wait until nothing writes to the descriptors, after a cancelled `run` too, and let go
+        of them. The counters stay; nothing can be run any more.
+        """
+
+    @property
+    @abstractmethod
+    def is_done(self) -> bool: ...
+
+    @property
+    @abstractmethod
+    def bytes_written(self) -> int:
+        """Verified bytes written so far."""
+
+    @property
+    @abstractmethod
+    def proven(self) -> ChunkRanges:
+        """Chunks verified and written so far."""
+
+    @property
+    @abstractmethod
+    def size_proven(self) -> bool: ...
+
+
+class BlobReceiver(ABC):
+    """Reads the blobs of one answer in their order."""
+
+    @abstractmethod
+    def blobs(
+        self, elements: Sequence[Element], *, whole_max: int = WHOLE_SIZE_MAX
+    ) -> AsyncIterator[list[WholeBlob] | BlobBody]:
+        """The next blobs of the answer, which are to be `elements`.
+
+        Whole blobs up to `whole_max` bytes come in batches; any other comes as a `BlobBody`.
+
+        Raises:
+            NotFoundError: the answer ended where a piece was due.
+            PeerDataError: a piece does not match its hash.
+            RemoteProtocolError: the answer ended within an item, or a size is impossible.
+            StreamResetError, ConnectionClosedError: see the transport.
+        """
+
+    @abstractmethod
+    async def end(self) -> None:
+        """All is received: the stream must end here.
+
+        Raises:
+            RemoteProtocolError: there is more.
+        """
+
+
+class SentCounter(Protocol):
+    """What counts the bytes of blob content that were handed to the transport."""
+
+    bytes_sent: int
+
+
+class BlobSender(ABC):
+    """Writes the blobs of one answer in their order."""
+
+    @abstractmethod
+    async def send_small(self, blobs: Sequence[tuple[Hash, bytes]]) -> None:
+        """Send whole blobs of at most one chunk group each.
+
+        Raises:
+            VerificationError: data does not match its hash; nothing of that blob was sent.
+            StreamStoppedError, ConnectionClosedError: see the transport.
+        """
+
+    @abstractmethod
+    async def send_ranges(self, reader: BlobReader, ranges: ChunkRanges) -> bool:
+        """Send size and ranges of one blob.
+
+        False: the reader does not hold all of them; everything before the first gap was sent.
+
+        Raises:
+            VerificationError: the data changed or is damaged; what was sent before it is right.
+            StreamStoppedError, ConnectionClosedError: see the transport.
+        """
+
+
+class Pumps(ABC):
+    """Makes receivers and senders for the streams of one transport."""
+
+    @abstractmethod
+    def receiver(self, stream: RecvStream, peer: str) -> BlobReceiver:
+        """Read the answer that arrives on a stream from `peer` (a name for messages)."""
+
+    @abstractmethod
+    def sender(self, stream: SendStream, counter: SentCounter) -> BlobSender:
+        """Write an answer to a stream."""
