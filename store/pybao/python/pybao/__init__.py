@@ -1,0 +1,45 @@
+"""BLAKE3 verified-streaming trees ("bao") in chunk groups of 16 KiB, as iroh uses them."""
+
+from pybao._pybao import (
+    CHUNK_SIZE,
+    GROUP_SIZE,
+    Decoder,
+    Encoder,
+    Progress,
+    copy_verified,
+    full_groups,
+    hash,
+    hash_many,
+    outboard,
+    outboard_fd,
+    outboard_size,
+    read_verified,
+    round_up_to_groups,
+    truncate_ranges,
+    valid_ranges,
+)
+from pybao.errors import BaoError, Cancelled, DecodeError, EncodeError, FileShorter
+
+__all__ = [
+    "CHUNK_SIZE",
+    "GROUP_SIZE",
+    "BaoError",
+    "Cancelled",
+    "DecodeError",
+    "Decoder",
+    "EncodeError",
+    "Encoder",
+    "FileShorter",
+    "Progress",
+    "copy_verified",
+    "full_groups",
+    "hash",
+    "hash_many",
+    "outboard",
+    "outboard_fd",
+    "outboard_size",
+    "read_verified",
+    "round_up_to_groups",
+    "truncate_ranges",
+    "valid_ranges",
+]

@@ -1,0 +1,451 @@
+//! The writing end: items of an encoding, each checked against the root before it leaves.
+//!
+//! Data and outboard are only trusted as far as their hashes go. The hashes within a chunk group are
+//! not stored; of a group that is served in part, all is read and the group hashed again.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::Hash;
+use crate::geometry::{GROUP_CHUNKS, GROUP_SIZE, PAIR_SIZE, Subtree};
+use crate::hashing::{leaf_hash, parent_hash, split_pair};
+use crate::io::ReadAt;
+use crate::plan::{Item, Leaf, Pair, Plan};
+use crate::ranges::Ranges;
+
+/// Bytes of outboard read at once: pairs needed one after the other mostly lie together.
+const WINDOW_SIZE: usize = 64 * PAIR_SIZE as usize;
+/// Memory for a buffer that is taken before its bytes are there.
+const RESERVE_MAX: usize = 1 << 20;
+/// Bytes of the size header.
+const HEADER_SIZE: usize = 8;
+
+/// Local data is not what its root says, or could not be read.
+#[derive(Clone, Debug)]
+pub enum EncodeError {
+    /// A pair of the outboard does not match the hash its parent has for it.
+    ParentHashMismatch { node: u64 },
+    /// Data does not match the hash its parent has for it.
+    LeafHashMismatch { chunk: u64 },
+    /// Data or outboard end too early.
+    SizeMismatch,
+    /// Reading failed.
+    Io(Arc<io::Error>),
+}
+
+impl From<io::Error> for EncodeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+/// Reads the pairs of an outboard through a small window.
+struct Pairs<O> {
+    source: O,
+    offset: u64,
+    window: Vec<u8>,
+}
+
+impl<O: ReadAt> Pairs<O> {
+    fn read(&mut self, offset: u64) -> Result<&[u8], EncodeError> {
+        let is_inside =
+            offset >= self.offset && offset + PAIR_SIZE <= self.offset + self.window.len() as u64;
+        if !is_inside {
+            self.window.resize(WINDOW_SIZE, 0);
+            let len = self.source.read_at(&mut self.window, offset)?;
+            self.window.truncate(len);
+            self.offset = offset;
+        }
+        let at = (offset - self.offset) as usize;
+        self.window
+            .get(at..at + PAIR_SIZE as usize)
+            .ok_or(EncodeError::SizeMismatch)
+    }
+}
+
+/// A chunk group that is served in part, read whole and known to be right once its first pair was.
+#[derive(Default)]
+struct Group {
+    start: Option<u64>,
+    bytes: Vec<u8>,
+}
+
+impl Group {
+    /// The bytes of a subtree in this group, of a blob of `size` bytes.
+    fn bytes_of(&self, subtree: Subtree, size: u64) -> &[u8] {
+        let at = (subtree.offset() % GROUP_SIZE) as usize;
+        &self.bytes[at..at + subtree.byte_len(size) as usize]
+    }
+}
+
+/// Walks a plan over data and outboard, and gives each item once it is verified.
+pub(crate) struct Walk<D, O> {
+    plan: Plan,
+    /// Expected hashes of the subtrees on the plan's stack and of its upcoming item.
+    expected: Vec<Hash>,
+    data: D,
+    pairs: Pairs<O>,
+    group: Group,
+}
+
+impl<D: ReadAt, O: ReadAt> Walk<D, O> {
+    pub(crate) fn new(root: Hash, plan: Plan, data: D, outboard: O) -> Self {
+        Self {
+            plan,
+            expected: vec![root],
+            data,
+            pairs: Pairs {
+                source: outboard,
+                offset: 0,
+                window: Vec::new(),
+            },
+            group: Group::default(),
+        }
+    }
+
+    /// Append the bytes of the next item to `out`, if there is one; nothing in case of an error.
+    ///
+    /// After an error the walk must not go on.
+    pub(crate) fn append_next(&mut self, out: &mut Vec<u8>) -> Result<Option<Item>, EncodeError> {
+        let Some(item) = self.plan.next() else {
+            return Ok(None);
+        };
+        let expected = self.expected.pop();
+        match item {
+            Item::Pair(pair) => {
+                let (left, right) = self.checked_pair(pair, expected)?;
+                out.extend_from_slice(&left);
+                out.extend_from_slice(&right);
+                if pair.right {
+                    self.expected.push(right);
+                }
+                if pair.left {
+                    self.expected.push(left);
+                }
+            }
+            Item::Leaf(leaf) => {
+                let begin = out.len();
+                if let Err(error) = self.append_leaf(leaf, expected, out) {
+                    out.truncate(begin);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Some(item))
+    }
+
+    fn checked_pair(
+        &mut self,
+        pair: Pair,
+        expected: Option<Hash>,
+    ) -> Result<(Hash, Hash), EncodeError> {
+        let subtree = pair.subtree;
+        let (left, right) = match subtree.outboard_offset() {
+            Some(offset) => split_pair(self.pairs.read(offset)?),
+            None => self.pair_in_group(subtree)?,
+        };
+        if Some(parent_hash(&left, &right, subtree.is_root)) == expected {
+            return Ok((left, right));
+        }
+        Err(if subtree.is_in_group() {
+            // There is no pair to be wrong: it was made from the data.
+            EncodeError::LeafHashMismatch {
+                chunk: subtree.start,
+            }
+        } else {
+            EncodeError::ParentHashMismatch {
+                node: subtree.node(),
+            }
+        })
+    }
+
+    fn pair_in_group(&mut self, subtree: Subtree) -> Result<(Hash, Hash), EncodeError> {
+        let size = self.plan.size();
+        let start = subtree.start / GROUP_CHUNKS * GROUP_CHUNKS;
+        if self.group.start != Some(start) {
+            let group = &mut self.group;
+            group.start = None;
+            let offset = subtree.offset();
+            let len = (size - offset).min(GROUP_SIZE) as usize;
+            group.bytes.resize(len, 0);
+            if self.data.read_at(&mut group.bytes, offset)? < len {
+                return Err(EncodeError::SizeMismatch);
+            }
+            group.start = Some(start);
+        }
+        let (left, right) = subtree.children();
+        let hash = |half: Subtree| leaf_hash(half.start, self.group.bytes_of(half, size), false);
+        Ok((hash(left), hash(right)))
+    }
+
+    fn append_leaf(
+        &mut self,
+        leaf: Leaf,
+        expected: Option<Hash>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        if self.group.start == Some(leaf.start / GROUP_CHUNKS * GROUP_CHUNKS) {
+            // The pairs above it were made from these very bytes.
+            let at = (leaf.offset() % GROUP_SIZE) as usize;
+            out.extend_from_slice(&self.group.bytes[at..at + leaf.len]);
+            return Ok(());
+        }
+        let begin = out.len();
+        out.resize(begin + leaf.len, 0);
+        if self.data.read_at(&mut out[begin..], leaf.offset())? < leaf.len {
+            return Err(EncodeError::SizeMismatch);
+        }
+        if Some(leaf_hash(leaf.start, &out[begin..], leaf.is_root)) != expected {
+            return Err(EncodeError::LeafHashMismatch { chunk: leaf.start });
+        }
+        Ok(())
+    }
+}
+
+/// The encoding of ranges of one blob, buffer by buffer.
+pub struct Encoder<D, O> {
+    walk: Walk<D, O>,
+    header: Option<[u8; HEADER_SIZE]>,
+    encoded_size: u64,
+    /// Bytes not given out yet.
+    remaining: u64,
+    failure: Option<EncodeError>,
+}
+
+impl<D: ReadAt, O: ReadAt> Encoder<D, O> {
+    /// For `ranges` of the blob `root` of `size` bytes, at most `geometry::SIZE_MAX`.
+    ///
+    /// With `header` the encoding starts with the size.
+    pub fn new(root: Hash, size: u64, ranges: &Ranges, data: D, outboard: O, header: bool) -> Self {
+        let plan = Plan::new(size, ranges);
+        let header = header.then(|| size.to_le_bytes());
+        let encoded_size = plan.encoded_len() + header.map_or(0, |header| header.len() as u64);
+        Self {
+            encoded_size,
+            remaining: encoded_size,
+            header,
+            walk: Walk::new(root, plan, data, outboard),
+            failure: None,
+        }
+    }
+
+    /// Bytes of the whole encoding.
+    pub fn encoded_size(&self) -> u64 {
+        self.encoded_size
+    }
+
+    /// Whether everything was given out.
+    pub fn is_done(&self) -> bool {
+        self.header.is_none() && self.walk.plan.peek().is_none() && self.failure.is_none()
+    }
+
+    /// Append the next whole items to `out`: at most `max` bytes of them, but at least one item.
+    ///
+    /// Nothing is appended at the end.
+    ///
+    /// # Errors
+    /// The next item is bad. Items that were verified before it are given out first; every later
+    /// call gives the same error.
+    pub fn fill(&mut self, out: &mut Vec<u8>, max: usize) -> Result<(), EncodeError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let begin = out.len();
+        let most = usize::try_from(self.remaining).map_or(max, |remaining| max.min(remaining));
+        out.reserve(most.min(RESERVE_MAX));
+        let outcome = self.fill_reserved(out, max);
+        self.remaining -= (out.len() - begin) as u64;
+        outcome
+    }
+
+    fn fill_reserved(&mut self, out: &mut Vec<u8>, max: usize) -> Result<(), EncodeError> {
+        let begin = out.len();
+        if let Some(header) = self.header.take() {
+            out.extend_from_slice(&header);
+        }
+        while let Some(item) = self.walk.plan.peek() {
+            let len = out.len() - begin;
+            if len > 0 && item.encoded_len() > max.saturating_sub(len) {
+                break;
+            }
+            if let Err(failure) = self.walk.append_next(out) {
+                self.failure = Some(failure.clone());
+                if out.len() > begin {
+                    break;
+                }
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bao_tree::io::BaoContentItem;
+    use bao_tree::io::outboard::PreOrderMemOutboard;
+    use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated};
+    use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
+
+    use super::*;
+    use crate::decode::{Verified, Verifier};
+    use crate::hashing::outboard;
+    use crate::plan::tests::{Random, random_ranges};
+
+    const GROUP: BlockSize = BlockSize::from_chunk_log(4);
+
+    fn data(len: u64) -> Vec<u8> {
+        (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+    }
+
+    fn theirs(ranges: &Ranges) -> ChunkRanges {
+        ranges
+            .boundaries()
+            .chunks(2)
+            .fold(ChunkRanges::empty(), |set, pair| {
+                set | match pair {
+                    [start, end] => ChunkRanges::from(ChunkNum(*start)..ChunkNum(*end)),
+                    _ => ChunkRanges::from(ChunkNum(pair[0])..),
+                }
+            })
+    }
+
+    fn encode(data: &[u8], ranges: &Ranges, max: usize) -> Vec<u8> {
+        let (root, pairs) = outboard(data, 1).unwrap();
+        let size = data.len() as u64;
+        let mut encoder = Encoder::new(root, size, ranges, data, &pairs[..], false);
+        let mut all = Vec::new();
+        while !encoder.is_done() {
+            let mut some = Vec::new();
+            encoder.fill(&mut some, max).unwrap();
+            all.extend(some);
+        }
+        assert_eq!(all.len() as u64, encoder.encoded_size());
+        all
+    }
+
+    #[test]
+    fn encodings_are_those_of_bao_tree_both_ways() {
+        let mut random = Random(4);
+        for round in 0..600 {
+            let size = match round % 3 {
+                0 => random.below(20) * 1024 + random.below(3),
+                1 => random.below(20) * 16384 + random.below(3),
+                _ => random.below(300_000),
+            };
+            let data = data(size);
+            let ranges = random_ranges(&mut random, size / 1024 + 10);
+            let max = [1, 5000, 1 << 20][round % 3];
+            let encoded = encode(&data, &ranges, max);
+
+            let outboard = PreOrderMemOutboard::create(&data, GROUP);
+            let mut expected = Vec::new();
+            let their_ranges = theirs(&ranges);
+            encode_ranges_validated(&data[..], &outboard, &their_ranges, &mut expected).unwrap();
+            assert!(encoded == expected, "{size} {ranges:?}");
+
+            let tree = BaoTree::new(size, GROUP);
+            let mut decoded = Vec::new();
+            let items = DecodeResponseIter::new(outboard.root, tree, &encoded[..], &their_ranges);
+            for item in items {
+                if let BaoContentItem::Leaf(leaf) = item.unwrap() {
+                    decoded.push((leaf.offset, leaf.data.to_vec()));
+                }
+            }
+            let root = *outboard.root.as_bytes();
+            let mut verifier = Verifier::new(root, Plan::new(size, &ranges));
+            let mut verified = Vec::new();
+            let len = verifier.verify(&encoded, &mut verified).unwrap();
+            assert_eq!((len, verifier.upcoming()), (encoded.len(), None));
+            let ours: Vec<_> = verified
+                .iter()
+                .filter_map(|item| match item {
+                    Verified::Leaf { leaf, at } => {
+                        Some((leaf.offset(), encoded[*at..at + leaf.len].to_vec()))
+                    }
+                    Verified::Pair { offset, at } => {
+                        let stored = &outboard.data[*offset as usize..][..64];
+                        assert_eq!(&encoded[*at..at + 64], stored);
+                        None
+                    }
+                })
+                .collect();
+            assert!(ours == decoded, "{size} {ranges:?}");
+        }
+    }
+
+    #[test]
+    fn every_damaged_byte_is_refused() {
+        let mut random = Random(5);
+        for _ in 0..300 {
+            let size = random.below(100_000);
+            let data = data(size);
+            let ranges = random_ranges(&mut random, size / 1024 + 2);
+            let mut encoded = encode(&data, &ranges, 1 << 20);
+            if encoded.is_empty() {
+                continue;
+            }
+            let place = random.below(encoded.len() as u64) as usize;
+            encoded[place] ^= 1 << random.below(8);
+            let plan = Plan::new(size, &ranges);
+            let mut verifier = Verifier::new(crate::hashing::hash(&data), plan);
+            let mut verified = Vec::new();
+            let failure = verifier.verify(&encoded, &mut verified).unwrap_err();
+            assert_eq!(verifier.verify(&encoded, &mut verified), Err(failure));
+            for item in verified {
+                if let Verified::Leaf { leaf, at } = item {
+                    let original = &data[leaf.offset() as usize..][..leaf.len];
+                    assert!(&encoded[at..at + leaf.len] == original);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_of_bad_data_or_a_bad_outboard_leaves() {
+        let mut random = Random(6);
+        for _ in 0..300 {
+            let size = 1 + random.below(200_000);
+            let mut data = data(size);
+            let (root, mut pairs) = outboard(&data, 1).unwrap();
+            let ranges = random_ranges(&mut random, size / 1024 + 2);
+            let good = encode(&data, &ranges, 1 << 20);
+            if pairs.is_empty() || random.below(2) == 0 {
+                data[random.below(size) as usize] ^= 1;
+            } else {
+                let place = random.below(pairs.len() as u64) as usize;
+                pairs[place] ^= 1;
+            }
+            let mut encoder = Encoder::new(root, size, &ranges, &data[..], &pairs[..], false);
+            let mut out = Vec::new();
+            let mut failed = false;
+            while !encoder.is_done() && !failed {
+                failed = encoder.fill(&mut out, 1 << 20).is_err();
+            }
+            assert!(good.starts_with(&out));
+            assert!(failed || good == out);
+            if failed {
+                let len = out.len();
+                assert!(encoder.fill(&mut out, 1).is_err());
+                assert_eq!(out.len(), len);
+            }
+        }
+    }
+
+    #[test]
+    fn sources_that_end_early_are_reported() {
+        let data = data(70_000);
+        let (root, pairs) = outboard(&data, 1).unwrap();
+        let mut out = Vec::new();
+        let all = Ranges::all();
+        let mut encoder = Encoder::new(root, 70_000, &all, &data[..], &pairs[..100], true);
+        encoder.fill(&mut out, 1 << 20).unwrap();
+        assert_eq!(out.len(), 8 + 64);
+        let failure = encoder.fill(&mut out, 1 << 20);
+        assert!(matches!(failure, Err(EncodeError::SizeMismatch)));
+        let mut encoder = Encoder::new(root, 70_000, &all, &data[..69_999], &pairs[..], true);
+        encoder.fill(&mut out, 1 << 20).unwrap();
+        let failure = encoder.fill(&mut out, 1 << 20);
+        assert!(matches!(failure, Err(EncodeError::SizeMismatch)));
+    }
+}
