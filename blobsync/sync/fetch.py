@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import os
 import stat
 import time
@@ -25,8 +26,7 @@ from blobstore import (
     Location,
     VerificationError,
 )
-from blobstore.codec.tree import chunk_count
-from blobsync.errors import DiskFullError, TargetExistsError
+from blobsync.errors import DiskFullError, NotFoundError, PeerFailedError, TargetExistsError
 from blobsync.protocols.blobs import (
     Element,
     GetProgress,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from blobsync.protocols.blobs import Pumps
     from blobsync.sync.root import Root
     from blobsync.transports import Connection
+
+logger = logging.getLogger(__name__)
 
 SIZES_ASKED_MAX = 1000
 """Up to this many blobs their sizes are asked for first, for a true total and a check for room.
@@ -316,9 +318,7 @@ class FolderFetch:
                     plan.resumed[file.hash] = have.bytes_within(partial.size) if have else 0
                     if partial.size_proven:
                         plan.sizes[file.hash] = partial.size
-                        if chunk_count(partial.size) - 1 in have:
-                            # Beyond the proven end nothing is missing.
-                            have = have | ChunkRanges.of(chunk_count(partial.size))
+                        have = have.open_at_end(partial.size)
         return ChunkRanges.all() - have.full_groups()
 
     async def _announce(
@@ -326,15 +326,7 @@ class FolderFetch:
     ) -> None:
         """Find out sizes where that is cheap, check for room, and say that it begins."""
         unknown = [each for each in plan.remote if each.hash not in plan.sizes]
-        if len(unknown) <= SIZES_ASKED_MAX:
-            if unknown:
-                sizes = await get_sizes(
-                    await self._connect(),
-                    self._pumps,
-                    self._target.hash,
-                    [(element.index, element.hash) for element in unknown],
-                )
-                plan.sizes.update(zip((each.hash for each in unknown), sizes, strict=True))
+        if len(unknown) <= SIZES_ASKED_MAX and await self._ask_sizes(unknown, plan):
             sizes_of = plan.sizes | plan.local
             to_write = sum(sizes_of[file.hash] for file in pending)
             self._bytes_total = self._counters.bytes_local + to_write
@@ -351,6 +343,26 @@ class FolderFetch:
             bytes_total=self._bytes_total,
             destination=self._root.path,
         )
+
+    async def _ask_sizes(self, elements: Sequence[Element], plan: FetchPlan) -> bool:
+        """Ask for the sizes of blobs; False if the peer lacks the proof of one.
+
+        It may hold other parts, which are worth fetching all the same.
+        """
+        if not elements:
+            return True
+        try:
+            sizes = await get_sizes(
+                await self._connect(),
+                self._pumps,
+                self._target.hash,
+                [(element.index, element.hash) for element in elements],
+            )
+        except (NotFoundError, PeerFailedError) as error:
+            logger.info("sizes are not known in advance: %s", error)
+            return False
+        plan.sizes.update(zip((each.hash for each in elements), sizes, strict=True))
+        return True
 
     # Doing it
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from blobstore import ChunkRanges
 from blobsync.errors import PeerDataError, RemoteProtocolError
 from blobsync.protocols.blobs.pumps import BlobBody
-from blobsync.transports import StreamResetError
-from blobsync.wire.codes import StreamCode, error_of_reset
+from blobsync.transports import ConnectionClosedError, StreamResetError
+from blobsync.wire.codes import CloseCode, StreamCode, error_of_close, error_of_reset
 from blobsync.wire.range_spec import ChunkRangesSeq
 from blobsync.wire.requests import GetRequest, encode_request, split_request
 
@@ -159,14 +159,21 @@ async def open_answer(
     connection: Connection, pumps: Pumps, request: GetRequest
 ) -> AsyncGenerator[BlobReceiver]:
     """Send a request; what it gives reads the answer. Leaving it early stops the peer."""
-    stream = await connection.open_bi()
     peer = connection.remote_id.short()
     try:
-        await stream.send.write(encode_request(request))
-        await stream.send.finish()
-        yield pumps.receiver(stream.recv, peer)
+        stream = await connection.open_bi()
+        try:
+            await stream.send.write(encode_request(request))
+            await stream.send.finish()
+            yield pumps.receiver(stream.recv, peer)
+        finally:
+            # After a complete answer this does nothing.
+            stream.recv.stop(StreamCode.LOST_INTEREST)
     except StreamResetError as error:
         raise error_of_reset(error.code, peer) from error
-    finally:
-        # After a complete answer this does nothing.
-        stream.recv.stop(StreamCode.LOST_INTEREST)
+    except ConnectionClosedError as error:
+        if error.code in (CloseCode.PERMISSION, CloseCode.LIMIT):
+            # A provider that serves none of this peer's requests accepts the connection, then
+            # closes it.
+            raise error_of_close(error.code, peer) from error
+        raise

@@ -42,6 +42,9 @@ STREAMS_PER_CONNECTION_MAX = 64
 REQUEST_TIMEOUT_S = 30.0
 """A request that has not arrived as a whole by then is dropped."""
 
+DECODED_AT_ONCE_MAX = 16 << 10
+"""Bytes of a request that is decoded on the spot; a longer one must not hold up the others."""
+
 SMALL_BATCH = 256
 """Small blobs read from the store at once."""
 
@@ -170,7 +173,10 @@ class Provider:
         if not kind or body is None:
             return None
         try:
-            request = decode_request(kind + body)
+            if len(body) > DECODED_AT_ONCE_MAX:
+                request = await asyncio.to_thread(decode_request, kind + body)
+            else:
+                request = decode_request(kind + body)
         except RemoteProtocolError as error:
             logger.debug("unreadable request: %s", error)
             return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from blobstore import ChunkRanges, Hash, VerificationError
 from blobstore.codec.bao import BlobDecoder, BlobEncoder, EncodingEndedError, hash_bytes
 from blobstore.codec.tree import PAIR_SIZE, outboard_size
-from blobsync.errors import NotFoundError, PeerDataError, RemoteProtocolError
+from blobsync.errors import BlobsyncError, NotFoundError, PeerDataError, RemoteProtocolError
 from blobsync.protocols.blobs.pumps import (
     BATCH_SIZE,
     WHOLE_SIZE_MAX,
@@ -166,24 +166,32 @@ class _PythonReceiver(BlobReceiver):
         batch: list[WholeBlob] = []
         batch_size = 0
         for element in elements:
-            header = await self._next_event()
-            assert isinstance(header, BlobHeader)
-            if element.ranges.is_all and header.size <= whole_max:
-                blob = await self._receive_whole(element, header.size)
-                batch.append(blob)
-                batch_size += header.size
-                if batch_size >= BATCH_SIZE:
+            try:
+                header = await self._next_event()
+                assert isinstance(header, BlobHeader)
+                if element.ranges.is_all and header.size <= whole_max:
+                    batch.append(await self._receive_whole(element, header.size))
+                    batch_size += header.size
+                    if batch_size < BATCH_SIZE:
+                        continue
+                    body = None
+                else:
+                    body = _PythonBody(
+                        self._stream, element, header.size, reader.detach(), self._peer
+                    )
+            except BlobsyncError:
+                # What was verified before it failed is handed on all the same.
+                if batch:
                     yield batch
-                    batch, batch_size = [], 0
-                continue
+                raise
             if batch:
                 yield batch
                 batch, batch_size = [], 0
-            body = _PythonBody(self._stream, element, header.size, reader.detach(), self._peer)
-            yield body
-            if not body.is_done:
-                raise RuntimeError("a body must be run to its end before the next blob")
-            reader.resume_after_blob(body.unread)
+            if body is not None:
+                yield body
+                if not body.is_done:
+                    raise RuntimeError("a body must be run to its end before the next blob")
+                reader.resume_after_blob(body.unread)
         if batch:
             yield batch
 
