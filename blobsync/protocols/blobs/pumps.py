@@ -131,7 +131,7 @@ class BlobSender(ABC):
         """Send whole blobs of at most one chunk group each.
 
         Raises:
-            VerificationError: data does not match its hash; nothing of that blob was sent.
+            VerificationError: data does not match its hash; none of it was sent.
             StreamStoppedError, ConnectionClosedError: see the transport.
         """
 

@@ -352,7 +352,7 @@ class PumpsContract(ABC):
         small = Blob.of(100)
         sent, error = await self._send_small(ends, [(small.hash, b"x" * 100)], Counter())
         assert isinstance(error, VerificationError)
-        assert sent == b""
+        assert sent in (b"", (100).to_bytes(8, "little")), "the size may go first, no data"
 
     async def test_a_cancelled_body_keeps_what_is_proven(
         self, ends: tuple[Connection, Connection]
