@@ -1,0 +1,358 @@
+"""The application as a program uses it: homes of one process, over loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from blobstore import (
+    BlobFormat,
+    BlobNotFoundError,
+    ChunkRanges,
+    Hash,
+    HashAndFormat,
+    ImportMode,
+)
+from blobsync.app import App, NetworkOptions, OptionError, default_home
+from blobsync.errors import (
+    BlobsyncError,
+    HostileCollectionError,
+    NotFoundError,
+    TicketError,
+    UnreachableError,
+)
+from blobsync.identity import KeyFileError
+from blobsync.sync.events import FetchDone
+from blobsync.transports import iroh
+from blobsync.wire.ticket import BlobTicket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from blobsync.app import Share
+
+LOOPBACK = NetworkOptions(relay="disabled", bind=("127.0.0.1:0",))
+LARGE = 3_000_000
+
+
+def content(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+TREE = {"empty": b"", "small": b"small", "d/medium": content(1, 50_000), "d/large": content(2, LARGE)}
+SIZE = sum(map(len, TREE.values()))
+
+
+def make_tree(folder: Path, tree: dict[str, bytes] = TREE) -> Path:
+    for name, data in tree.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def tree_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+async def provider(tmp_path: Path) -> AsyncIterator[App]:
+    async with asyncio.timeout(60), App.open(tmp_path / "provider", network=LOOPBACK) as app:
+        yield app
+
+
+@pytest.fixture
+async def getter(tmp_path: Path) -> AsyncIterator[App]:
+    async with asyncio.timeout(60), App.open(tmp_path / "getter", network=LOOPBACK) as app:
+        yield app
+
+
+@asynccontextmanager
+async def sharing(app: App, *paths: Path) -> AsyncIterator[Share]:
+    share = await app.share(paths, mode=ImportMode.REFERENCE)
+    try:
+        yield share
+    finally:
+        await share.close()
+
+
+async def fetch(app: App, ticket: BlobTicket, destination: Path) -> FetchDone:
+    events = [event async for event in app.get(ticket, destination)]
+    assert isinstance(events[-1], FetchDone)
+    return events[-1]
+
+
+async def read_all(app: App, source: BlobTicket | Hash, start: int, end: int | None) -> bytes:
+    return b"".join([piece async for piece in app.cat(source, start=start, end=end)])
+
+
+async def test_a_tree_arrives(provider: App, getter: App, tmp_path: Path):
+    source = make_tree(tmp_path / "source")
+    async with sharing(provider, source) as share:
+        assert (len(share.collection.files), share.collection.size) == (len(TREE), SIZE)
+        assert share.refused_name is None
+        assert not share.relay_is_missing
+        done = await fetch(getter, share.ticket, tmp_path / "destination")
+        assert (done.files, done.bytes, done.bytes_fetched) == (len(TREE), SIZE, SIZE)
+        assert share.counters.bytes_sent >= SIZE
+        again = await fetch(getter, share.ticket, tmp_path / "destination")
+        assert again.bytes_fetched == 0
+    assert tree_of(tmp_path / "destination/source") == TREE
+
+
+async def test_a_ticket_names_the_home_and_where_it_is(provider: App, tmp_path: Path):
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        addr = share.ticket.addr
+        assert addr.id == provider.endpoint_id()
+        assert [str(each.ip) for each in addr.ip_addrs] == ["127.0.0.1"]
+        assert addr.relay_urls == ()
+        assert share.ticket.format is BlobFormat.HASH_SEQ
+        assert BlobTicket.from_text(share.ticket.to_text()) == share.ticket
+
+
+async def test_a_closed_share_can_be_closed_again_and_serves_no_more(
+    provider: App, getter: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(iroh, "CONNECT_TIMEOUT_S", 0.5)
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        await share.close()
+        await share.close()
+        with pytest.raises(UnreachableError, match=share.ticket.addr.id.short()):
+            await fetch(getter, share.ticket, tmp_path / "destination")
+
+
+async def test_the_same_ticket_when_it_is_shared_again(provider: App, tmp_path: Path):
+    source = make_tree(tmp_path / "source")
+    async with sharing(provider, source) as first:
+        pass
+    async with sharing(provider, source) as second:
+        assert second.ticket == first.ticket
+        assert not second.id_is_temporary
+
+
+async def test_another_port_when_the_last_one_is_taken(provider: App, tmp_path: Path):
+    source = make_tree(tmp_path / "source")
+    async with sharing(provider, source) as first:
+        pass
+    port = first.ticket.addr.ip_addrs[0].port
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", port))
+        async with sharing(provider, source) as second:
+            assert second.ticket.addr.ip_addrs[0].port not in (0, port)
+            assert second.ticket.addr.id == first.ticket.addr.id
+
+
+async def test_a_port_of_the_users_own_is_taken_or_fails(tmp_path: Path):
+    source = make_tree(tmp_path / "source")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        bind = (f"127.0.0.1:{taken.getsockname()[1]}",)
+        async with App.open(tmp_path / "home", network=replace(LOOPBACK, bind=bind)) as app:
+            with pytest.raises(iroh.BindError):
+                await app.share([source], mode=ImportMode.REFERENCE)
+            # What failed holds nothing: neither the key nor the port.
+            assert not (tmp_path / "home/port").exists()
+    async with App.open(tmp_path / "home", network=replace(LOOPBACK, bind=bind)) as app:
+        async with sharing(app, source) as share:
+            assert not share.id_is_temporary
+            assert [str(addr) for addr in share.ticket.addr.ip_addrs] == [*bind]
+
+
+async def test_two_shares_of_one_home(provider: App, getter: App, tmp_path: Path):
+    one = make_tree(tmp_path / "one", {"a": b"one"})
+    two = make_tree(tmp_path / "two", {"a": b"two"})
+    async with sharing(provider, one) as first, sharing(provider, two) as second:
+        assert (first.id_is_temporary, second.id_is_temporary) == (False, True)
+        assert first.ticket.addr.id != second.ticket.addr.id
+        # What the one serves is not for those who hold the ticket of the other.
+        mixed = replace(first.ticket, hash=second.ticket.hash)
+        with pytest.raises(NotFoundError):
+            await fetch(getter, mixed, tmp_path / "mixed")
+        for share in (first, second):
+            await fetch(getter, share.ticket, tmp_path / "destination")
+    assert tree_of(tmp_path / "destination") == {"one/a": b"one", "two/a": b"two"}
+
+
+@pytest.mark.parametrize("name", ["aux.txt", "trailing.", "x\x01y"])
+async def test_names_that_receivers_refuse_are_told(
+    provider: App, getter: App, tmp_path: Path, name: str
+):
+    source = make_tree(tmp_path / "source", {"good": b"good", name: b"bad"})
+    async with sharing(provider, source) as share:
+        assert share.refused_name is not None
+        with pytest.raises(HostileCollectionError):
+            await fetch(getter, share.ticket, tmp_path / "destination")
+    assert tree_of(tmp_path / "destination") == {}
+
+
+async def test_a_failed_share_lets_go_of_the_key(provider: App, tmp_path: Path):
+    with pytest.raises(Exception, match="not there"):
+        await provider.share([tmp_path / "not there"], mode=ImportMode.REFERENCE)
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        assert not share.id_is_temporary
+
+
+async def test_a_raw_blob_has_its_hash_for_a_name(provider: App, getter: App, tmp_path: Path):
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        for file in share.collection.files:
+            ticket = BlobTicket(share.ticket.addr, file.hash, BlobFormat.RAW)
+            await fetch(getter, ticket, tmp_path / "destination")
+            (listed,) = await getter.list_remote(ticket)
+            assert (listed.hash, listed.size) == (file.hash, file.size)
+    by_hash = {file.hash.hex(): file.name for file in share.collection.files}
+    arrived = tree_of(tmp_path / "destination")
+    assert {f"source/{name}" for name in TREE} == {by_hash[name] for name in arrived}
+    assert sorted(arrived.values()) == sorted(TREE.values())
+
+
+async def test_what_a_peer_shares_is_listed_without_its_data(
+    provider: App, getter: App, tmp_path: Path
+):
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        listed = await getter.list_remote(share.ticket)
+        assert share.counters.bytes_sent < 20_000
+    assert {file.name: file.size for file in listed} == {
+        f"source/{name}": len(data) for name, data in TREE.items()
+    }
+    assert [known async for known in getter.store.list_blobs()] == []
+
+
+async def test_what_is_here_is_listed(provider: App, getter: App, tmp_path: Path):
+    source = make_tree(tmp_path / "source")
+    collection = await provider.add([source], mode=ImportMode.REFERENCE)
+    listed = await provider.list_local(HashAndFormat(collection.hash, BlobFormat.HASH_SEQ))
+    assert [(file.name, file.size) for file in listed] == [
+        (file.name, file.size) for file in collection.files
+    ]
+    one = collection.files[-1]
+    (raw,) = await provider.list_local(HashAndFormat(one.hash))
+    assert (raw.name, raw.size) == (one.hash.hex(), one.size)
+    for format in BlobFormat:
+        with pytest.raises(BlobNotFoundError):
+            await getter.list_local(HashAndFormat(collection.hash, format))
+
+
+# 16 KiB is a group, 1 MiB a piece, 8 MiB a request of `cat`.
+CAT_SIZE = (8 << 20) + 70_001
+CAT_RANGES = [
+    (0, None),
+    (0, 0),
+    (0, 1),
+    (1, 2),
+    (1023, 1025),
+    (16_383, 16_385),
+    (5, CAT_SIZE - 5),
+    ((8 << 20) - 1, (8 << 20) + 1),
+    (8 << 20, 8 << 20),
+    (CAT_SIZE - 1, None),
+    (CAT_SIZE - 1, CAT_SIZE),
+    (CAT_SIZE, None),
+    (CAT_SIZE, CAT_SIZE + 10),
+    (CAT_SIZE - 3, CAT_SIZE + (1 << 30)),
+    (CAT_SIZE + 100_000, None),
+    (1 << 60, None),
+    (1 << 60, 1 << 61),
+]
+
+
+async def test_cat_of_any_range(provider: App, getter: App, tmp_path: Path):
+    data = content(3, CAT_SIZE)
+    source = make_tree(tmp_path / "source", {"file": data})
+    async with sharing(provider, source) as share:
+        hash = share.collection.files[0].hash
+        raw = BlobTicket(share.ticket.addr, hash, BlobFormat.RAW)
+        for start, end in CAT_RANGES:
+            expected = data[start:end]
+            assert await read_all(provider, hash, start, end) == expected, (start, end)
+            assert await read_all(getter, raw, start, end) == expected, (start, end)
+        assert await read_all(getter, share.ticket, 5, 9) == data[5:9], "the only file of it"
+
+
+async def test_cat_of_small_blobs(provider: App, getter: App, tmp_path: Path):
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        for file in share.collection.files:
+            data = TREE[file.name.removeprefix("source/")]
+            raw = BlobTicket(share.ticket.addr, file.hash, BlobFormat.RAW)
+            for start, end in [(0, None), (0, 3), (2, 4), (4, None), (5, 9), (60_000, 70_000)]:
+                assert await read_all(provider, file.hash, start, end) == data[start:end]
+                assert await read_all(getter, raw, start, end) == data[start:end]
+
+
+async def test_cat_fetches_little_of_a_large_blob(provider: App, getter: App, tmp_path: Path):
+    source = make_tree(tmp_path / "source", {"file": content(3, CAT_SIZE)})
+    async with sharing(provider, source) as share:
+        raw = BlobTicket(share.ticket.addr, share.collection.files[0].hash, BlobFormat.RAW)
+        await read_all(getter, raw, 4_000_000, 4_000_100)
+        assert share.counters.bytes_sent <= 3 * 16_384
+
+
+async def test_cat_of_what_cannot_be_read(provider: App, getter: App, tmp_path: Path):
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        with pytest.raises(NotFoundError, match="4 files"):
+            await read_all(getter, share.ticket, 0, None)
+        with pytest.raises(NotFoundError):
+            await read_all(getter, replace(share.ticket, hash=Hash(bytes(32))), 0, None)
+        with pytest.raises(BlobNotFoundError):
+            await read_all(getter, share.ticket.hash, 0, None)
+
+
+@pytest.mark.parametrize("mode", list(ImportMode))
+async def test_verify_finds_damage(provider: App, tmp_path: Path, mode: ImportMode):
+    """Of a file of the user's and of one of the store's own, without a trace in its status."""
+    source = make_tree(tmp_path / "source")
+    collection = await provider.add([source], mode=mode)
+    hashes = {file.name: file.hash for file in collection.files}
+    assert all([good.issuperset_of(known) async for known, good in _verified(provider)])
+    large = hashes["source/d/large"]
+    if mode is ImportMode.REFERENCE:
+        path = source / "d/large"
+    else:
+        (path,) = [
+            each
+            for each in (provider.home / "store/data").rglob("*")
+            if each.is_file() and each.stat().st_size == LARGE
+        ]
+    old = path.stat()
+    with path.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(bytes(10))
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    damaged = [
+        known.hash async for known, good in _verified(provider) if not good.issuperset_of(known)
+    ]
+    assert damaged == [large]
+    known = await provider.store.stat(large)
+    assert known is None or not known.is_complete, "what is bad is no longer claimed"
+    with pytest.raises(BlobNotFoundError):
+        await read_all(provider, large, 0, None)
+    for name, hash in hashes.items():
+        if hash != large:
+            assert await read_all(provider, hash, 0, None) == TREE[name.removeprefix("source/")]
+
+
+class _Good:
+    def __init__(self, ranges: ChunkRanges) -> None:
+        self._ranges = ranges
+
+    def issuperset_of(self, known: object) -> bool:
+        from blobstore import BlobStat
+
+        assert isinstance(known, BlobStat)
+        return known.bitfield.truncate(known.size).issubset(self._ranges)
+
+
+async def _verified(app: App) -> AsyncIterator[tuple[object, _Good]]:
+    async for known, good in app.verify():
+        yield known, _Good(good)
