@@ -18,19 +18,16 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from blobstore import BlobFormat, BlobNotFoundError, HashAndFormat, HashSeq, LmdbStore
-from blobsync.address import EndpointAddr, RelayUrl, SocketAddr
+from blobsync.address import EndpointAddr, SocketAddr
 from blobsync.errors import (
-    BlobsyncError,
-    ExitCode,
-    HostileCollectionError,
     NotFoundError,
     TicketError,
 )
 from blobsync.identity import Identity, load_key, public_id
+from blobsync.network import NetworkOptions, OptionError
 from blobsync.protocols.blobs import (
     ALPN,
     Provider,
-    ProviderCounters,
     SharedBlobs,
     decode_collection,
     get_collection_head,
@@ -38,8 +35,8 @@ from blobsync.protocols.blobs import (
     read_range,
 )
 from blobsync.protocols.blobs.iroh_pumps import IrohPumps
+from blobsync.sharing import Share, cancelled, refused_name, serve
 from blobsync.sync.fetch import FolderFetch, Overwrite
-from blobsync.sync.names import check_names
 from blobsync.sync.root import Root
 from blobsync.transports.iroh import BindError, IrohEndpoint
 from blobsync.wire.ticket import BlobTicket
@@ -61,7 +58,7 @@ if TYPE_CHECKING:
     from blobsync.address import EndpointId
     from blobsync.protocols.blobs import Pumps
     from blobsync.sync.events import FetchEvent
-    from blobsync.transports import Connection, Endpoint, Incoming
+    from blobsync.transports import Connection
 
 __all__ = [
     "App",
@@ -74,77 +71,12 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-CONNECTIONS_MAX = 512
-"""Peers served at once; more are refused."""
-
 ADDRESS_TIMEOUT_S = 5.0
 """How long to wait for the first local address before a ticket is made."""
 
 READ_SIZE = 1 << 20
 
 SHARE_TAG_PREFIX = "share/"
-
-
-class OptionError(BlobsyncError, ValueError):
-    """A network option is not one."""
-
-    exit_code = ExitCode.USAGE
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkOptions:
-    """How the endpoint meets the network."""
-
-    relay: str | None = None
-    """`default` (the public relays of iroh), `disabled`, or the URL of one. None: `default` to
-    share, and to fetch the relay that the ticket names, if it names one."""
-    relay_token: str | None = None
-    """What that relay wants to see."""
-    bind: tuple[str, ...] = ()
-    """Local addresses `ip:port` (or `ip`) to bind, at most one IPv4 and one IPv6; none: all."""
-    online_timeout_s: float = 10.0
-    """How long to wait for the relay before a ticket is made without it."""
-
-    def bind_addrs(self) -> list[SocketAddr]:
-        """`bind` as addresses; a missing port is 0.
-
-        Raises:
-            OptionError: one is not an address.
-        """
-        addrs: list[SocketAddr] = []
-        for text in self.bind:
-            try:
-                addrs.append(_bind_addr(text))
-            except ValueError as error:
-                raise OptionError(f"cannot bind {text!r}: {error}") from error
-        return addrs
-
-    def relays(self, *, if_unset: Sequence[str] | None) -> Sequence[str] | None:
-        """URLs of the relays to use: none at all if empty, the public ones if None.
-
-        Raises:
-            OptionError: `relay` is not a URL.
-        """
-        match self.relay:
-            case None:
-                return if_unset
-            case "default":
-                return None
-            case "disabled":
-                return ()
-            case url:
-                try:
-                    return (RelayUrl(url),)
-                except ValueError as error:
-                    raise OptionError(f"not a relay: {url!r}: {error}") from error
-
-
-def _bind_addr(text: str) -> SocketAddr:
-    try:
-        return SocketAddr.from_text(text)
-    except ValueError:
-        host = text.removeprefix("[").removesuffix("]")
-        return SocketAddr(IPv6Address(host) if ":" in host else IPv4Address(host), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,41 +87,6 @@ class RemoteFile:
     hash: Hash
     size: int
     """Bytes, proven."""
-
-
-class Share:
-    """Something being served: until closed, peers that hold the ticket can fetch it."""
-
-    def __init__(
-        self,
-        ticket: BlobTicket,
-        collection: ImportedCollection,
-        provider: Provider,
-        *,
-        id_is_temporary: bool,
-        relay_is_missing: bool,
-        refused_name: str | None,
-        resources: AsyncExitStack,
-    ) -> None:
-        self.ticket = ticket
-        self.collection = collection
-        self.id_is_temporary = id_is_temporary
-        """Another process of this home serves under its key, so this one took a key of its own."""
-        self.relay_is_missing = relay_is_missing
-        """A relay was wanted but did not answer in time; the ticket has direct addresses only."""
-        self.refused_name = refused_name
-        """Why receivers that check names, as we do, will refuse this collection; None if not."""
-        self._provider = provider
-        self._resources = resources
-
-    @property
-    def counters(self) -> ProviderCounters:
-        """What was served so far; goes on counting."""
-        return self._provider.counters
-
-    async def close(self) -> None:
-        """Stop serving; tells connected peers. May be called twice."""
-        await self._resources.aclose()
 
 
 class App:
@@ -274,15 +171,16 @@ class App:
             shared = SharedBlobs()
             shared.grant(target)
             provider = Provider(self.store, shared, self._pumps)
-            serving = asyncio.ensure_future(_serve(endpoint, provider))
-            stack.push_async_callback(_cancelled, serving)
+            serving = asyncio.ensure_future(serve(endpoint, provider))
+            stack.push_async_callback(cancelled, serving)
             share = Share(
                 BlobTicket(addr, *target),
                 collection,
                 provider,
                 id_is_temporary=identity.is_temporary,
                 relay_is_missing=not is_online,
-                refused_name=await asyncio.to_thread(_refused_name, collection),
+                refused_name=await asyncio.to_thread(refused_name, collection),
+                serving=serving,
                 resources=stack.pop_all(),
             )
         self._shares.append(share)
@@ -460,45 +358,3 @@ def default_home() -> Path:
     if home := os.environ.get("BLOBSYNC_HOME"):
         return Path(home)
     return platformdirs.user_data_path("blobsync", appauthor=False)
-
-
-def _refused_name(collection: ImportedCollection) -> str | None:
-    """What is wrong with the names of a collection of ours, in the eyes of a careful receiver."""
-    try:
-        check_names([file.name for file in collection.files])
-    except HostileCollectionError as error:
-        return str(error)
-    return None
-
-
-async def _serve(endpoint: Endpoint, provider: Provider) -> None:
-    """Answer everyone who dials, until the endpoint is closed."""
-    async with asyncio.TaskGroup() as tasks:
-        open_connections: set[asyncio.Task[None]] = set()
-        while (incoming := await endpoint.accept()) is not None:
-            if len(open_connections) >= CONNECTIONS_MAX:
-                incoming.refuse()
-                continue
-            task = tasks.create_task(_serve_incoming(incoming, provider))
-            open_connections.add(task)
-            task.add_done_callback(open_connections.discard)
-
-
-async def _serve_incoming(incoming: Incoming, provider: Provider) -> None:
-    remote = incoming.remote
-    try:
-        connection = await incoming.accept()
-    except BlobsyncError as error:
-        logger.info("no connection from %s: %s", remote, error)
-        return
-    logger.info("%s connected from %s", connection.remote_id.short(), remote)
-    async with connection:
-        await provider.serve(connection)
-
-
-async def _cancelled(task: asyncio.Future[None]) -> None:
-    """End a task of ours and wait until nothing of it runs; its own failure is raised."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,6 @@ from blobsync.cli.rates import RateMeter
 from blobsync.cli.signals import Interrupts
 
 if TYPE_CHECKING:
-    import asyncio
-
     from blobsync.app import NetworkOptions, Share
     from blobsync.cli.context import CommandContext
     from blobsync.cli.output import Output
@@ -139,7 +138,15 @@ async def _serve(output: Output, share: Share, stop: asyncio.Event) -> None:
 
     with display(output, "serving", bar=False) as shown:
         async with ticking(tick, SERVING_INTERVAL_S):
-            await stop.wait()
+            stopping = asyncio.ensure_future(stop.wait())
+            failing = asyncio.ensure_future(share.wait_failed())
+            try:
+                await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+                if failing.done():
+                    failing.result()
+            finally:
+                stopping.cancel()
+                failing.cancel()
 
 
 def _tell_end(output: Output, counters: ProviderCounters, seconds: float) -> None:

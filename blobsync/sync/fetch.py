@@ -286,7 +286,8 @@ class FolderFetch:
                 plan.local[hash] = known.size
                 continue
             ranges = ChunkRanges.all()
-            if known is not None and not known.is_complete:
+            if known is not None:
+                # A complete blob whose file is gone or changed is fetched as any other.
                 ranges = await self._missing_ranges(places[hash][0], plan)
             plan.remote.append(Element(places[hash][0].element, hash, ranges))
         plan.remote.sort(key=lambda element: element.index)

@@ -79,9 +79,9 @@ def test_every_error_of_the_application_has_a_code() -> None:
             "no such file or directory: a -> b",
         ),
         (
-            PermissionError(errno.EACCES, "Permission denied", "/root/x"),
+            PermissionError(errno.EACCES, "Permission denied", "/data/y"),
             ExitCode.FAILURE,
-            "permission denied: /root/x",
+            "permission denied: /data/y",
         ),
         (ConnectionResetError(errno.ECONNRESET, "reset"), ExitCode.UNREACHABLE, "reset"),
         (TimeoutError(), ExitCode.UNREACHABLE, "timed out"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from blobstore import Hash, ImportedCollection, ImportedFile, ImportMode
+from blobsync.errors import BlobsyncError
 from blobsync.protocols.blobs import ProviderCounters
 from blobsync.wire.ticket import BlobTicket
 
@@ -37,12 +39,19 @@ class FakeShare:
     stop_with: int = signal.SIGINT
     is_closed: bool = False
     error: Exception | None = None
+    failure: Exception | None = None
 
     @property
     def counters(self) -> ProviderCounters:
         if self.error is not None:
             raise self.error
         return ProviderCounters(connections_open=1, requests=2, requests_refused=1, bytes_sent=2048)
+
+    async def wait_failed(self) -> None:
+        if self.failure is None:
+            await asyncio.Event().wait()
+        else:
+            raise self.failure
 
     async def close(self) -> None:
         self.is_closed = True
@@ -56,7 +65,8 @@ def signal_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     serve = share._serve  # pyright: ignore[reportPrivateUsage] - the moment to send the signal
 
     async def serve_and_stop(output: Any, served: Any, stop: Any) -> None:
-        os.kill(os.getpid(), served.stop_with)
+        if served.failure is None:
+            os.kill(os.getpid(), served.stop_with)
         await serve(output, served, stop)
 
     monkeypatch.setattr(share, "_serve", serve_and_stop)
@@ -154,6 +164,15 @@ def test_a_share_that_fails_is_closed(run: Callable[..., Any], ticket: str) -> N
     assert result.err.endswith(
         "blobsync: unexpected: RuntimeError: lost (--debug shows where it comes from)\n"
     )
+    assert share.is_closed
+
+
+def test_a_share_whose_service_dies_says_so(run: Callable[..., Any], ticket: str) -> None:
+    lost = BlobsyncError("nothing is served any more")
+    share = FakeShare(BlobTicket.from_text(ticket), failure=lost)
+    result = run("share", "d", script=[share])
+    assert result.code == 1
+    assert result.err.endswith("blobsync: nothing is served any more\n")
     assert share.is_closed
 
 

@@ -1,0 +1,75 @@
+"""How the endpoint meets the network: the options that people give, and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from blobsync.address import RelayUrl, SocketAddr
+from blobsync.errors import BlobsyncError, ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class OptionError(BlobsyncError, ValueError):
+    """A network option is not one."""
+
+    exit_code = ExitCode.USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """How the endpoint meets the network."""
+
+    relay: str | None = None
+    """`default` (the public relays of iroh), `disabled`, or the URL of one. None: `default` to
+    share, and to fetch the relay that the ticket names, if it names one."""
+    relay_token: str | None = None
+    """What that relay wants to see."""
+    bind: tuple[str, ...] = ()
+    """Local addresses `ip:port` (or `ip`) to bind, at most one IPv4 and one IPv6; none: all."""
+    online_timeout_s: float = 10.0
+    """How long to wait for the relay before a ticket is made without it."""
+
+    def bind_addrs(self) -> list[SocketAddr]:
+        """`bind` as addresses; a missing port is 0.
+
+        Raises:
+            OptionError: one is not an address.
+        """
+        addrs: list[SocketAddr] = []
+        for text in self.bind:
+            try:
+                addrs.append(_bind_addr(text))
+            except ValueError as error:
+                raise OptionError(f"cannot bind {text!r}: {error}") from error
+        return addrs
+
+    def relays(self, *, if_unset: Sequence[str] | None) -> Sequence[str] | None:
+        """URLs of the relays to use: none at all if empty, the public ones if None.
+
+        Raises:
+            OptionError: `relay` is not a URL.
+        """
+        match self.relay:
+            case None:
+                return if_unset
+            case "default":
+                return None
+            case "disabled":
+                return ()
+            case url:
+                try:
+                    return (RelayUrl(url),)
+                except ValueError as error:
+                    raise OptionError(f"not a relay: {url!r}: {error}") from error
+
+
+def _bind_addr(text: str) -> SocketAddr:
+    try:
+        return SocketAddr.from_text(text)
+    except ValueError:
+        host = text.removeprefix("[").removesuffix("]")
+        return SocketAddr(IPv6Address(host) if ":" in host else IPv4Address(host), 0)
