@@ -1,0 +1,33 @@
+//! The private extension of the Python package `pyiroh`: iroh for asyncio, and pumps that move
+//! verified bulk data between streams and files.
+
+mod bridge;
+mod connection;
+mod endpoint;
+mod error;
+mod identity;
+mod incoming;
+mod pump;
+mod putback;
+mod recv;
+mod send;
+mod transport;
+
+#[pyo3::pymodule]
+mod _pyiroh {
+    #[pymodule_export]
+    use crate::{
+        bridge::Operation,
+        connection::{Connection, ConnectionStats, Path, PathWatcher},
+        endpoint::{AddrWatcher, Endpoint},
+        identity::{EndpointAddr, EndpointId, EndpointTicket, RelayConfig, RelayStatus, SecretKey},
+        incoming::Incoming,
+        pump::{batch::BatchPump, blob::BlobPump, send::PumpProgress},
+        recv::RecvStream,
+        send::SendStream,
+        transport::TransportConfig,
+    };
+
+    #[pymodule_export]
+    const STREAM_RECEIVE_WINDOW_MAX: u64 = crate::transport::STREAM_RECEIVE_WINDOW_MAX;
+}
