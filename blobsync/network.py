@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from blobsync.address import RelayUrl, SocketAddr
@@ -71,5 +71,6 @@ def _bind_addr(text: str) -> SocketAddr:
     try:
         return SocketAddr.from_text(text)
     except ValueError:
-        host = text.removeprefix("[").removesuffix("]")
-        return SocketAddr(IPv6Address(host) if ":" in host else IPv4Address(host), 0)
+        if text.startswith("[") and text.endswith("]"):
+            return SocketAddr(IPv6Address(text[1:-1]), 0)
+        return SocketAddr(ip_address(text), 0)

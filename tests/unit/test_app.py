@@ -6,9 +6,9 @@ import asyncio
 import os
 import random
 import socket
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,11 +16,11 @@ import pytest
 from blobstore import (
     BlobFormat,
     BlobNotFoundError,
-    ChunkRanges,
     Hash,
     HashAndFormat,
     ImportMode,
 )
+from blobsync.address import EndpointAddr, EndpointId, SocketAddr
 from blobsync.app import App, NetworkOptions, OptionError, default_home
 from blobsync.errors import (
     BlobsyncError,
@@ -36,6 +36,7 @@ from blobsync.wire.ticket import BlobTicket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from blobsync.app import Share
 
@@ -47,7 +48,12 @@ def content(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-TREE = {"empty": b"", "small": b"small", "d/medium": content(1, 50_000), "d/large": content(2, LARGE)}
+TREE = {
+    "empty": b"",
+    "small": b"small",
+    "d/medium": content(1, 50_000),
+    "d/large": content(2, LARGE),
+}
 SIZE = sum(map(len, TREE.values()))
 
 
@@ -80,7 +86,7 @@ async def getter(tmp_path: Path) -> AsyncIterator[App]:
 
 
 @asynccontextmanager
-async def sharing(app: App, *paths: Path) -> AsyncIterator[Share]:
+async def sharing(app: App, *paths: Path) -> AsyncGenerator[Share]:
     share = await app.share(paths, mode=ImportMode.REFERENCE)
     try:
         yield share
@@ -133,27 +139,6 @@ async def test_a_closed_share_can_be_closed_again_and_serves_no_more(
             await fetch(getter, share.ticket, tmp_path / "destination")
 
 
-async def test_the_same_ticket_when_it_is_shared_again(provider: App, tmp_path: Path):
-    source = make_tree(tmp_path / "source")
-    async with sharing(provider, source) as first:
-        pass
-    async with sharing(provider, source) as second:
-        assert second.ticket == first.ticket
-        assert not second.id_is_temporary
-
-
-async def test_another_port_when_the_last_one_is_taken(provider: App, tmp_path: Path):
-    source = make_tree(tmp_path / "source")
-    async with sharing(provider, source) as first:
-        pass
-    port = first.ticket.addr.ip_addrs[0].port
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", port))
-        async with sharing(provider, source) as second:
-            assert second.ticket.addr.ip_addrs[0].port not in (0, port)
-            assert second.ticket.addr.id == first.ticket.addr.id
-
-
 async def test_a_port_of_the_users_own_is_taken_or_fails(tmp_path: Path):
     source = make_tree(tmp_path / "source")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
@@ -164,10 +149,12 @@ async def test_a_port_of_the_users_own_is_taken_or_fails(tmp_path: Path):
                 await app.share([source], mode=ImportMode.REFERENCE)
             # What failed holds nothing: neither the key nor the port.
             assert not (tmp_path / "home/port").exists()
-    async with App.open(tmp_path / "home", network=replace(LOOPBACK, bind=bind)) as app:
-        async with sharing(app, source) as share:
-            assert not share.id_is_temporary
-            assert [str(addr) for addr in share.ticket.addr.ip_addrs] == [*bind]
+    async with (
+        App.open(tmp_path / "home", network=replace(LOOPBACK, bind=bind)) as app,
+        sharing(app, source) as share,
+    ):
+        assert not share.id_is_temporary
+        assert [str(addr) for addr in share.ticket.addr.ip_addrs] == [*bind]
 
 
 async def test_two_shares_of_one_home(provider: App, getter: App, tmp_path: Path):
@@ -308,13 +295,21 @@ async def test_cat_of_what_cannot_be_read(provider: App, getter: App, tmp_path: 
             await read_all(getter, share.ticket.hash, 0, None)
 
 
+async def damaged_blobs(app: App) -> list[Hash]:
+    return [
+        known.hash
+        async for known, good in app.verify()
+        if not known.bitfield.truncate(known.size).issubset(good)
+    ]
+
+
 @pytest.mark.parametrize("mode", list(ImportMode))
 async def test_verify_finds_damage(provider: App, tmp_path: Path, mode: ImportMode):
     """Of a file of the user's and of one of the store's own, without a trace in its status."""
     source = make_tree(tmp_path / "source")
     collection = await provider.add([source], mode=mode)
     hashes = {file.name: file.hash for file in collection.files}
-    assert all([good.issuperset_of(known) async for known, good in _verified(provider)])
+    assert await damaged_blobs(provider) == []
     large = hashes["source/d/large"]
     if mode is ImportMode.REFERENCE:
         path = source / "d/large"
@@ -329,10 +324,7 @@ async def test_verify_finds_damage(provider: App, tmp_path: Path, mode: ImportMo
         file.seek(1_000_000)
         file.write(bytes(10))
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
-    damaged = [
-        known.hash async for known, good in _verified(provider) if not good.issuperset_of(known)
-    ]
-    assert damaged == [large]
+    assert await damaged_blobs(provider) == [large]
     known = await provider.store.stat(large)
     assert known is None or not known.is_complete, "what is bad is no longer claimed"
     with pytest.raises(BlobNotFoundError):
@@ -342,17 +334,161 @@ async def test_verify_finds_damage(provider: App, tmp_path: Path, mode: ImportMo
             assert await read_all(provider, hash, 0, None) == TREE[name.removeprefix("source/")]
 
 
-class _Good:
-    def __init__(self, ranges: ChunkRanges) -> None:
-        self._ranges = ranges
-
-    def issuperset_of(self, known: object) -> bool:
-        from blobstore import BlobStat
-
-        assert isinstance(known, BlobStat)
-        return known.bitfield.truncate(known.size).issubset(self._ranges)
+async def test_verify_of_some(provider: App, tmp_path: Path):
+    collection = await provider.add([make_tree(tmp_path / "source")], mode=ImportMode.REFERENCE)
+    one = collection.files[0].hash
+    assert [known.hash async for known, _ in provider.verify([one])] == [one]
+    with pytest.raises(BlobNotFoundError):
+        [each async for each in provider.verify([Hash(bytes(32))])]
 
 
-async def _verified(app: App) -> AsyncIterator[tuple[object, _Good]]:
-    async for known, good in app.verify():
-        yield known, _Good(good)
+async def test_a_share_is_kept_while_it_is_served(provider: App, getter: App, tmp_path: Path):
+    """Whatever becomes of its tag."""
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        for tag in await provider.tags():
+            await provider.store.delete_tag(tag.name)
+        await provider.gc()
+        await fetch(getter, share.ticket, tmp_path / "destination")
+    assert tree_of(tmp_path / "destination/source") == TREE
+    report = await provider.gc(dry_run=True)
+    assert report.blobs == len(TREE) - 1 + 2, "all but the empty one, the names and the root"
+
+
+async def test_what_was_fetched_is_kept_by_a_tag(provider: App, getter: App, tmp_path: Path):
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        await fetch(getter, share.ticket, tmp_path / "destination")
+    assert (await getter.gc()).blobs == 0
+    (tag,) = await getter.tags()
+    assert tag.target == share.ticket.target
+
+
+async def test_a_get_that_is_left_or_cancelled_goes_on_later(
+    provider: App, getter: App, tmp_path: Path
+):
+    source = make_tree(tmp_path / "source")
+    destination = tmp_path / "destination"
+    async with sharing(provider, source) as share:
+        events = getter.get(share.ticket, destination)
+        assert isinstance(events, AsyncGenerator)
+        await anext(events)
+        await events.aclose()
+        fetching = asyncio.ensure_future(fetch(getter, share.ticket, destination))
+        await asyncio.sleep(0)
+        fetching.cancel()
+        with suppress(asyncio.CancelledError):
+            await fetching
+        await fetch(getter, share.ticket, destination)
+    assert tree_of(destination / "source") == TREE
+
+
+async def test_an_app_that_is_left_stops_its_shares(getter: App, tmp_path: Path):
+    source = make_tree(tmp_path / "source", {"large": content(4, 30_000_000)})
+    async with App.open(tmp_path / "provider", network=LOOPBACK) as provider:
+        share = await provider.share([source], mode=ImportMode.REFERENCE)
+        events = getter.get(share.ticket, tmp_path / "destination")
+        assert isinstance(events, AsyncGenerator)
+        await anext(events)
+    with suppress(BlobsyncError, StopAsyncIteration):
+        # It fails, unless all had arrived.
+        while True:
+            await anext(events)
+    await events.aclose()
+    await share.close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 in this Python")
+async def test_over_ipv6(getter: App, tmp_path: Path):
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("no ::1 on this machine")
+    network = NetworkOptions(relay="disabled", bind=("[::1]:0",))
+    source = make_tree(tmp_path / "source")
+    async with (
+        App.open(tmp_path / "provider", network=network) as provider,
+        App.open(tmp_path / "v6", network=network) as v6,
+        sharing(provider, source) as share,
+    ):
+        assert [str(addr.ip) for addr in share.ticket.addr.ip_addrs] == ["::1"]
+        done = await fetch(v6, share.ticket, tmp_path / "destination")
+        assert done.bytes_fetched == SIZE
+        # A getter of any interface finds it as well.
+        async with App.open(tmp_path / "any", network=NetworkOptions()) as anywhere:
+            await fetch(anywhere, share.ticket, tmp_path / "again")
+    assert tree_of(tmp_path / "destination/source") == TREE
+    assert tree_of(tmp_path / "again/source") == TREE
+
+
+async def test_a_silent_peer_is_unreachable(
+    provider: App, getter: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(iroh, "CONNECT_TIMEOUT_S", 0.5)
+    id = provider.endpoint_id()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        there = SocketAddr.from_text(f"127.0.0.1:{silent.getsockname()[1]}")
+        ticket = BlobTicket(EndpointAddr(id, ip_addrs=(there,)), Hash(bytes(32)), BlobFormat.RAW)
+        errors = await asyncio.gather(
+            fetch(getter, ticket, tmp_path / "destination"),
+            getter.list_remote(ticket),
+            read_all(getter, ticket, 0, None),
+            return_exceptions=True,
+        )
+    for error in errors:
+        assert isinstance(error, UnreachableError)
+        assert id.short() in str(error)
+        assert not error.is_permanent
+    assert tree_of(tmp_path / "destination") == {}
+
+
+async def test_a_key_that_nobody_can_have(getter: App, tmp_path: Path):
+    addr = EndpointAddr(EndpointId(bytes(32)), ip_addrs=(SocketAddr.from_text("127.0.0.1:9"),))
+    ticket = BlobTicket(addr, Hash(bytes(32)), BlobFormat.RAW)
+    with pytest.raises(TicketError, match="key"):
+        await fetch(getter, ticket, tmp_path / "destination")
+
+
+async def test_a_damaged_key_is_told(provider: App, tmp_path: Path):
+    (tmp_path / "provider/key").write_bytes(b"\xff")
+    with pytest.raises(KeyFileError):
+        provider.endpoint_id()
+    with pytest.raises(KeyFileError):
+        await provider.share([tmp_path], mode=ImportMode.REFERENCE)
+    assert (tmp_path / "provider/key").read_bytes() == b"\xff"
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ((), []),
+        (("1.2.3.4",), ["1.2.3.4:0"]),
+        (("1.2.3.4:5", "::1"), ["1.2.3.4:5", "[::1]:0"]),
+        (("[::1]",), ["[::1]:0"]),
+        (("[::]:7",), ["[::]:7"]),
+    ],
+)
+def test_addresses_to_bind(texts: tuple[str, ...], expected: list[str]):
+    assert [str(addr) for addr in NetworkOptions(bind=texts).bind_addrs()] == expected
+
+
+@pytest.mark.parametrize("text", ["", "host:1", "1.2.3.4:65536", "1.2.3:4", "[::1", ":80", "::1:x"])
+def test_what_cannot_be_bound(text: str):
+    with pytest.raises(OptionError, match="cannot bind"):
+        NetworkOptions(bind=(text,)).bind_addrs()
+
+
+def test_relays():
+    assert NetworkOptions().relays(if_unset=("a",)) == ("a",)
+    assert NetworkOptions(relay="default").relays(if_unset=("a",)) is None
+    assert NetworkOptions(relay="disabled").relays(if_unset=("a",)) == ()
+    assert NetworkOptions(relay="https://R.example").relays(if_unset=()) == ("https://r.example/",)
+    with pytest.raises(OptionError, match="not a relay"):
+        NetworkOptions(relay="ftp://x").relays(if_unset=())
+
+
+def test_the_home_of_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("BLOBSYNC_HOME", str(tmp_path))
+    assert default_home() == tmp_path
+    monkeypatch.setenv("BLOBSYNC_HOME", "")
+    assert default_home().name == "blobsync"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from blobsync.errors import ExitCode
 from blobsync.identity import Identity, KeyFileError, load_key, public_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_a_key_is_made_once(tmp_path: Path):

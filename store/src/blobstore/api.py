@@ -57,7 +57,8 @@ class BlobStat:
     size_proven: bool
     is_complete: bool
     bitfield: ChunkRanges
-    """Chunks that are proven: everything of a complete blob."""
+    """Chunks that are proven: `ChunkRanges.all()` for a complete blob. Of a partial blob only what
+    can be believed without hashing: nothing after a reboot, until it is opened or verified."""
     location: Location
     paths: tuple[Path, ...] = ()
     """User files that hold the data, for `Location.REFERENCED`."""
@@ -147,6 +148,7 @@ class BlobReader:
     hash: Hash
     size: int
     available: ChunkRanges
+    """Chunks that can be encoded: whole chunk groups, `ChunkRanges.all()` for a complete blob."""
     data: bytes | int
     """The bytes, or a descriptor to read with `pread`."""
     outboard: bytes | int
@@ -192,10 +194,12 @@ class PartialBlob(ABC):
         """All chunks are there: make data and outboard durable, then call the blob complete.
 
         `publish`, run in a worker thread after the sync, gives the data file its final name (of
-        a user's file) and returns its path; without it the store keeps the data as its own.
+        a user's file) and returns its path; without it the data stays in the file that it is in.
+        The blob is kept until the store is closed, as one added without a temp tag.
 
         Raises:
             VerificationError: the bitfield does not cover the blob or the size is not proven.
+            FileChangedError: what `publish` returned is not the data file.
         """
 
     @abstractmethod
@@ -374,8 +378,8 @@ class Store(ABC):
 
         With `data_fd` (duplicated) and `path` the data goes to a file of the caller's, else to
         one of the store's. Each path has a bitfield of its own: the record of an interrupted
-        fetch is found again by the same hash and path, and counts for nothing if the file there
-        is not the one that was recorded.
+        fetch is found again by the same hash and path, and counts for nothing if the file behind
+        `data_fd` is not the one that was recorded. That file may have another name by now.
 
         Raises:
             PartialBusyError: someone else is filling it.
@@ -384,7 +388,12 @@ class Store(ABC):
     # Tags
 
     @abstractmethod
-    async def set_tag(self, name: str, target: HashAndFormat) -> None: ...
+    async def set_tag(self, name: str, target: HashAndFormat) -> None:
+        """Set or replace a tag.
+
+        Raises:
+            ValueError: the name does not have 1 to 511 bytes of UTF-8.
+        """
 
     @abstractmethod
     async def get_tag(self, name: str) -> HashAndFormat | None: ...
@@ -411,8 +420,11 @@ class Store(ABC):
     async def delete(self, hashes: Sequence[Hash]) -> int:
         """Forget blobs; returns how many there were.
 
+        That this store handle added one without a temp tag does not protect it from this.
+
         Raises:
-            ProtectedError: one is needed by a tag or temp tag; nothing was deleted.
+            ProtectedError: one is needed by a tag or temp tag, by another process, or is being
+                filled; nothing was deleted.
         """
 
     @abstractmethod
@@ -423,6 +435,7 @@ class Store(ABC):
     async def verify(self, hash: Hash) -> ChunkRanges:
         """Re-hash a blob's data; returns the chunks that are good (all of them: all is well).
 
+        An outboard that is damaged beside good data is made anew.
         A blob that turns out damaged becomes partial: what is bad is no longer claimed.
         """
 

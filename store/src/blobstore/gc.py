@@ -89,7 +89,7 @@ class Marker:
         """
         seen, roots = self._new_roots(txn)
         if seen != self._seen:
-            pass
+            self._expand(roots, lambda job: job(txn))
 
     def _new_roots(self, txn: ReadTxn) -> tuple[int, set[HashAndFormat]]:
         seen = catalog.protections(txn)

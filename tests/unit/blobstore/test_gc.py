@@ -33,13 +33,19 @@ async def garbage(store: LmdbStore) -> list[Hash]:
         return [child, seq, await store.add_bytes(pattern(50_000), temp=temp)]
 
 
-def after_mark(monkeypatch: pytest.MonkeyPatch, act: Callable[[Core], Any]) -> None:
-    """Let something happen after every mark, where another process may come between."""
+def after_mark(monkeypatch: pytest.MonkeyPatch, act: Callable[[Core], Any], *, number: int) -> None:
+    """Let something happen after one of the marks, where another process may come between.
+
+    A collection of one batch marks twice, the second time right before it removes the batch.
+    """
     mark = gc.Marker.mark
+    marks: list[gc.Marker] = []
 
     def mark_and_act(self: gc.Marker) -> None:
         mark(self)
-        act(self._core)  # pyright: ignore[reportPrivateUsage] - the seam of this test
+        marks.append(self)
+        if len(marks) == number:
+            act(self._core)  # pyright: ignore[reportPrivateUsage] - the seam of this test
 
     monkeypatch.setattr(gc.Marker, "mark", mark_and_act)
 
@@ -58,7 +64,7 @@ async def test_protected_after_the_mark(
         else:
             core.database.write(lambda txn: tags.set_tag(txn, "late", target))
 
-    after_mark(monkeypatch, act)
+    after_mark(monkeypatch, act, number=2)
     report = await store.gc()
     assert (report.blobs, report.kept) == (1, 2)
 
@@ -77,9 +83,10 @@ async def test_a_hash_seq_that_arrives_after_the_mark(
     def act(core: Core) -> None:
         core.record(core.session.default_lease, [catalog.Complete(seq, len(data), data=data)])
 
-    after_mark(monkeypatch, act)
-    report = await store.gc()
-    assert (report.blobs, report.kept) == (0, 2)
+    after_mark(monkeypatch, act, number=2)
+    assert (await store.gc()).blobs == 0
+    assert await store.read(child) == b"child"
+    assert await store.read(seq) == data
 
 
 async def test_tagged_after_the_mark_of_a_delete(
@@ -92,7 +99,7 @@ async def test_tagged_after_the_mark_of_a_delete(
         lease = core.session.new_lease()
         core.database.write(lambda txn: catalog.protect(txn, lease, (target,)))
 
-    after_mark(monkeypatch, act)
+    after_mark(monkeypatch, act, number=1)
     with pytest.raises(ProtectedError):
         await store.delete([other, child])
     assert len([stat async for stat in store.list_blobs()]) == 3
