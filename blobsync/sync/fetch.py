@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import pybao
 from blobstore import (
-    INLINE_SIZE_MAX,
     BlobFormat,
     ChunkRanges,
     FileChangedError,
@@ -40,7 +39,7 @@ from blobsync.sync.folder_sink import FetchCounters, FetchPlan, FolderSink, Want
 from blobsync.sync.names import check_names, partial_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from blobstore import BlobReader, BlobStat, Hash, HashAndFormat, Store, TempTag
@@ -59,8 +58,8 @@ their bytes twice.
 
 PROGRESS_INTERVAL_S = 0.2
 
-HASH_BATCH = 256
-"""Small files that are read and hashed at once to compare them."""
+COPY_BATCH = 256
+"""Small blobs that are read from the store at once."""
 
 TAG_PREFIX = "get/"
 
@@ -210,8 +209,7 @@ class FolderFetch:
             lambda: [self._root.stat(each.components) for each in files]
         )
         pending: list[WantedFile] = []
-        small: list[WantedFile] = []
-        large: list[WantedFile] = []
+        there: list[WantedFile] = []
         for file, status in zip(files, found, strict=True):
             if status is None:
                 pending.append(file)
@@ -223,41 +221,16 @@ class FolderFetch:
                 self._refuse_to_replace(file)
                 pending.append(file)
             else:
-                (small if status.st_size <= INLINE_SIZE_MAX else large).append(file)
-        pending += await self._compare_small(small, temp)
-        for file in large:
-            imported = await self._store.import_file(self._path(file), temp=temp)
-            if imported.hash == file.hash:
-                self._found(imported.size)
+                there.append(file)
+        # What was imported before and did not change since is not read again.
+        imported = await self._store.import_files([self._path(file) for file in there], temp=temp)
+        for file, known in zip(there, imported, strict=True):
+            if known.hash == file.hash:
+                self._found(known.size)
             else:
                 self._refuse_to_replace(file)
                 pending.append(file)
         return pending
-
-    async def _compare_small(self, files: Sequence[WantedFile], temp: TempTag) -> list[WantedFile]:
-        pending: list[WantedFile] = []
-        for start in range(0, len(files), HASH_BATCH):
-            batch = files[start : start + HASH_BATCH]
-            contents = await asyncio.to_thread(self._read_files, batch)
-            hashes = await asyncio.to_thread(pybao.hash_many, contents)
-            equal: list[bytes] = []
-            for file, content, hash in zip(batch, contents, hashes, strict=True):
-                if hash == file.hash:
-                    equal.append(content)
-                    self._found(len(content))
-                else:
-                    self._refuse_to_replace(file)
-                    pending.append(file)
-            await self._store.add_many(equal, temp=temp)
-        return pending
-
-    def _read_files(self, files: Iterable[WantedFile]) -> list[bytes]:
-        contents: list[bytes] = []
-        for file in files:
-            fd = self._root.open_read(file.components)
-            with os.fdopen(fd, "rb") as reader:
-                contents.append(reader.read(INLINE_SIZE_MAX + 1))
-        return contents
 
     def _refuse_to_replace(self, file: WantedFile) -> None:
         if self._overwrite is Overwrite.NEVER:
@@ -382,8 +355,8 @@ class FolderFetch:
     async def _copy_local(self, plan: FetchPlan) -> None:
         """Write what the store holds to the places that are still empty."""
         hashes = [hash for hash, files in plan.places.items() if files]
-        for start in range(0, len(hashes), HASH_BATCH):
-            batch = hashes[start : start + HASH_BATCH]
+        for start in range(0, len(hashes), COPY_BATCH):
+            batch = hashes[start : start + COPY_BATCH]
             for hash, data in zip(batch, await self._store.read_small(batch), strict=True):
                 files = plan.places[hash]
                 if data is None:

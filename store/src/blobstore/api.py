@@ -299,6 +299,21 @@ class Store(ABC):
         """
 
     @abstractmethod
+    async def import_files(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        mode: ImportMode = ImportMode.REFERENCE,
+        temp: TempTag | None = None,
+        progress: ImportProgress | None = None,
+    ) -> list[ImportedFile]:
+        """`import_file` for many, in as few transactions as their number allows.
+
+        Raises:
+            ImportFileError: as `import_file`, for the first that fails.
+        """
+
+    @abstractmethod
     async def import_collection(
         self,
         paths: Sequence[str | os.PathLike[str]],

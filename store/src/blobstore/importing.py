@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pybao
@@ -121,9 +122,38 @@ class Importer:
         """
         own = os.path.realpath(self._core.folder.path)
         found = walk(self._core.files, paths, self._progress, leave_out=own)
+        imported = self._import_found(found.files)
+        imported.sort(key=lambda file: file.name.encode())
+        root = self._add_collection(imported)
+        return ImportedCollection(root, tuple(imported), tuple(found.skipped))
+
+    def import_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[ImportedFile]:
+        """Import files, links followed, in as few transactions as their number allows.
+
+        Raises:
+            ImportFileError: see `Store.import_file`.
+        """
+        found: dict[str, FoundFile] = {}
+        order: list[str] = []
+        for path in paths:
+            real = resolve(path).path
+            try:
+                size = self._core.files.stat(real).st_size
+            except OSError as error:
+                raise unreadable(error, real) from error
+            found[real] = FoundFile(real, real, size)
+            order.append(real)
+        self._progress.files_total += len(found)
+        self._progress.bytes_total += sum(file.size for file in found.values())
+        self._progress.walked = True
+        imported = {file.name: file for file in self._import_found(list(found.values()))}
+        return [replace(imported[path], name=os.path.basename(path)) for path in order]  # noqa: PTH119 - of a str
+
+    def _import_found(self, files: list[FoundFile]) -> list[ImportedFile]:
+        """Import files of any size, in batches; small ones come first."""
         imported: list[ImportedFile] = []
-        large = [file for file in found.files if file.size > INLINE_SIZE_MAX]
-        small = [file for file in found.files if file.size <= INLINE_SIZE_MAX]
+        large = [file for file in files if file.size > INLINE_SIZE_MAX]
+        small = [file for file in files if file.size <= INLINE_SIZE_MAX]
         try:
             for batch in batches([file.size for file in small]):
                 large += self._import_small(small[batch], imported)
@@ -136,9 +166,7 @@ class Importer:
             # Nothing of this import runs on once it has ended, however it ended.
             for future in self._commits:
                 future.exception()
-        imported.sort(key=lambda file: file.name.encode())
-        root = self._add_collection(imported)
-        return ImportedCollection(root, tuple(imported), tuple(found.skipped))
+        return imported
 
     def _add_collection(self, files: list[ImportedFile]) -> Hash:
         collection = Collection(tuple((file.name, file.hash) for file in files))

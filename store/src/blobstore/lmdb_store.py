@@ -213,6 +213,19 @@ class LmdbStore(Store):
             lambda: importer.import_file(path), cancel=importer.cancel, tick=importer.tick
         )
 
+    async def import_files(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        mode: ImportMode = ImportMode.REFERENCE,
+        temp: TempTag | None = None,
+        progress: ImportProgress | None = None,
+    ) -> list[ImportedFile]:
+        importer = Importer(self._core, self._lease(temp), mode, progress)
+        return await self._run(
+            lambda: importer.import_files(paths), cancel=importer.cancel, tick=importer.tick
+        )
+
     async def import_collection(
         self,
         paths: Sequence[str | os.PathLike[str]],

@@ -155,6 +155,18 @@ class MemStore(Store):
             progress.bytes_total += imported.size
         return imported
 
+    async def import_files(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        *,
+        mode: ImportMode = ImportMode.REFERENCE,
+        temp: TempTag | None = None,
+        progress: ImportProgress | None = None,
+    ) -> list[ImportedFile]:
+        return [
+            await self.import_file(path, mode=mode, temp=temp, progress=progress) for path in paths
+        ]
+
     def _import(
         self, found: FoundFile, temp: TempTag | None, progress: ImportProgress | None
     ) -> ImportedFile:

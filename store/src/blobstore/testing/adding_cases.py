@@ -170,6 +170,24 @@ class AddingCases(ContractBase):
 
     # Importing
 
+    async def test_import_files(self, store: Store, tmp_path: Path) -> None:
+        contents = [b"", b"small", b"g" * 16384, b"h" * 16385, b"l" * 300_000]
+        paths = [tmp_path / f"file {i}" for i in range(len(contents))]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        # In the order asked for, and one that is named twice is there twice.
+        imported = await store.import_files([*reversed(paths), paths[0]])
+        expected = [*reversed(contents), contents[0]]
+        assert [file.name for file in imported] == [
+            *(path.name for path in reversed(paths)),
+            paths[0].name,
+        ]
+        assert [await store.read(file.hash) for file in imported] == expected
+        assert [file.size for file in imported] == [len(content) for content in expected]
+        assert await store.import_files([]) == []
+        with pytest.raises(ImportFileError):
+            await store.import_files([paths[0], tmp_path / "missing"])
+
     @pytest.mark.parametrize("mode", ImportMode)
     @pytest.mark.parametrize("size", INTERESTING_SIZES)
     async def test_import_file(

@@ -39,9 +39,10 @@ class _Counting(Files):
             self.verbs.append(verb)
             number = self.calls
             self.before(number, verb)
-            result = call(*args, **kwargs)
-            self.after(number, verb)
-            return result
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self.after(number, verb)
 
         return wrapped
 
@@ -49,7 +50,7 @@ class _Counting(Files):
         """About to make call `number`."""
 
     def after(self, number: int, verb: str) -> None:
-        """Call `number` has returned."""
+        """Call `number` has returned or raised."""
 
 
 class FaultyFiles(_Counting):
