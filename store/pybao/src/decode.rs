@@ -2,12 +2,19 @@
 //!
 //! A stack holds the expected hashes of what is still to come, from the root on. A hash enters it
 //! only from a pair that was itself verified, so nothing is believed that the root does not bind.
+//!
+//! `DecodeResponseIter` of bao-tree reads from a stream and gives each leaf memory of its own; it
+//! took 1.10 times as long (64 MiB in memory, median of 9 interleaved rounds).
+
+use std::ops::Range;
+
+use bao_tree::{ChunkNum, ChunkRanges};
 
 use crate::Hash;
 use crate::geometry::chunk_count;
 use crate::hashing::{leaf_hash, parent_hash, split_pair};
 use crate::plan::{Item, Leaf, Plan};
-use crate::ranges::Union;
+use crate::ranges::boundaries;
 
 /// Where in the tree something is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +29,7 @@ impl Place {
     /// The place of an item.
     pub fn of(item: &Item) -> Self {
         match item {
-            Item::Pair(pair) => Self::Node(pair.subtree.node()),
+            Item::Pair(pair) => Self::Node(pair.number()),
             Item::Leaf(leaf) => Self::Chunk(leaf.start),
         }
     }
@@ -114,7 +121,7 @@ impl Verifier {
             match item {
                 Item::Leaf(leaf) => verified.push(Verified::Leaf { leaf, at }),
                 Item::Pair(pair) => {
-                    if let Some(offset) = pair.subtree.outboard_offset() {
+                    if let Some(offset) = self.plan.outboard_offset(&pair) {
                         verified.push(Verified::Pair { offset, at });
                     }
                 }
@@ -137,10 +144,10 @@ impl Verifier {
             }
             Item::Pair(pair) => {
                 let (left, right) = split_pair(bytes);
-                let actual = parent_hash(&left, &right, pair.subtree.is_root);
+                let actual = parent_hash(&left, &right, pair.is_root);
                 if Some(actual) != expected {
                     return Err(DecodeError::ParentHashMismatch {
-                        node: pair.subtree.node(),
+                        node: pair.number(),
                     });
                 }
                 if pair.right {
@@ -159,7 +166,7 @@ impl Verifier {
 #[derive(Clone, Debug)]
 pub struct Proven {
     chunks: u64,
-    union: Union,
+    set: ChunkRanges,
     bytes: u64,
     size_proven: bool,
 }
@@ -169,7 +176,7 @@ impl Proven {
     pub fn new(size: u64) -> Self {
         Self {
             chunks: chunk_count(size),
-            union: Union::default(),
+            set: ChunkRanges::empty(),
             bytes: 0,
             size_proven: false,
         }
@@ -177,19 +184,30 @@ impl Proven {
 
     /// Record what was verified and is where it belongs.
     pub fn record(&mut self, verified: &[Verified]) {
+        // Neighbours enter the set together: there is one union for a batch of them.
+        let mut run = 0..0;
         for item in verified {
             if let Verified::Leaf { leaf, .. } = item {
                 let end = leaf.start + chunk_count(leaf.len as u64);
-                self.union.add(leaf.start, end);
+                if leaf.start != run.end {
+                    self.add(run);
+                    run = leaf.start..leaf.start;
+                }
+                run.end = end;
                 self.bytes += leaf.len as u64;
                 self.size_proven |= end == self.chunks;
             }
         }
+        self.add(run);
+    }
+
+    fn add(&mut self, run: Range<u64>) {
+        self.set |= ChunkRanges::from(ChunkNum(run.start)..ChunkNum(run.end));
     }
 
     /// Boundaries of the chunks.
-    pub fn boundaries(&self) -> &[u64] {
-        self.union.boundaries()
+    pub fn boundaries(&self) -> Vec<u64> {
+        boundaries(&self.set)
     }
 
     /// Bytes of data.

@@ -1,13 +1,17 @@
 //! The writing end: items of an encoding, each checked against the root before it leaves.
 //!
-//! Data and outboard are only trusted as far as their hashes go. The hashes within a chunk group are
-//! not stored; of a group that is served in part, all is read and the group hashed again.
+//! Data and outboard are only trusted as far as their hashes go. The hashes within a chunk group
+//! are not stored; of a group that is served in part, all is read and the group hashed again.
+//!
+//! `encode_ranges_validated` of bao-tree pushes all of an encoding into a writer. This one is
+//! pulled, buffer by buffer. For whole groups both take the same time; for the first half of every
+//! group that one took 2.35 times as long (64 MiB in memory, median of 9 interleaved rounds).
 
 use std::io;
 use std::sync::Arc;
 
 use crate::Hash;
-use crate::geometry::{GROUP_CHUNKS, GROUP_SIZE, PAIR_SIZE, Subtree};
+use crate::geometry::{CHUNK_SIZE, GROUP_SIZE, PAIR_SIZE};
 use crate::hashing::{leaf_hash, parent_hash, split_pair};
 use crate::io::ReadAt;
 use crate::plan::{Item, Leaf, Pair, Plan};
@@ -15,8 +19,8 @@ use crate::ranges::Ranges;
 
 /// Bytes of outboard read at once: pairs needed one after the other mostly lie together.
 const WINDOW_SIZE: usize = 64 * PAIR_SIZE as usize;
-/// Memory for a buffer that is taken before its bytes are there.
-const RESERVE_MAX: usize = 1 << 20;
+/// Bytes by which a buffer grows at a time: what is zeroed must still be in the cache when filled.
+const STEP_SIZE: usize = 64 << 10;
 /// Bytes of the size header.
 const HEADER_SIZE: usize = 8;
 
@@ -66,15 +70,21 @@ impl<O: ReadAt> Pairs<O> {
 /// A chunk group that is served in part, read whole and known to be right once its first pair was.
 #[derive(Default)]
 struct Group {
-    start: Option<u64>,
+    /// Offset of its first byte in the blob.
+    offset: Option<u64>,
     bytes: Vec<u8>,
 }
 
 impl Group {
-    /// The bytes of a subtree in this group, of a blob of `size` bytes.
-    fn bytes_of(&self, subtree: Subtree, size: u64) -> &[u8] {
-        let at = (subtree.offset() % GROUP_SIZE) as usize;
-        &self.bytes[at..at + subtree.byte_len(size) as usize]
+    /// Offset of the group around an offset in the blob.
+    fn offset_of(offset: u64) -> u64 {
+        offset / GROUP_SIZE * GROUP_SIZE
+    }
+
+    /// The bytes from `offset` in the blob on, as many as `len` or the group has.
+    fn bytes_at(&self, offset: u64, len: usize) -> &[u8] {
+        let rest = &self.bytes[(offset % GROUP_SIZE) as usize..];
+        &rest[..len.min(rest.len())]
     }
 }
 
@@ -110,28 +120,33 @@ impl<D: ReadAt, O: ReadAt> Walk<D, O> {
         let Some(item) = self.plan.next() else {
             return Ok(None);
         };
+        let begin = out.len();
+        out.resize(begin + item.encoded_len(), 0);
+        if let Err(error) = self.write(item, &mut out[begin..]) {
+            out.truncate(begin);
+            return Err(error);
+        }
+        Ok(Some(item))
+    }
+
+    /// Fill `out` with the bytes of an item, of which each must come once and in order.
+    fn write(&mut self, item: Item, out: &mut [u8]) -> Result<(), EncodeError> {
         let expected = self.expected.pop();
         match item {
             Item::Pair(pair) => {
                 let (left, right) = self.checked_pair(pair, expected)?;
-                out.extend_from_slice(&left);
-                out.extend_from_slice(&right);
+                out[..32].copy_from_slice(&left);
+                out[32..].copy_from_slice(&right);
                 if pair.right {
                     self.expected.push(right);
                 }
                 if pair.left {
                     self.expected.push(left);
                 }
+                Ok(())
             }
-            Item::Leaf(leaf) => {
-                let begin = out.len();
-                if let Err(error) = self.append_leaf(leaf, expected, out) {
-                    out.truncate(begin);
-                    return Err(error);
-                }
-            }
+            Item::Leaf(leaf) => self.write_leaf(leaf, expected, out),
         }
-        Ok(Some(item))
     }
 
     fn checked_pair(
@@ -139,63 +154,63 @@ impl<D: ReadAt, O: ReadAt> Walk<D, O> {
         pair: Pair,
         expected: Option<Hash>,
     ) -> Result<(Hash, Hash), EncodeError> {
-        let subtree = pair.subtree;
-        let (left, right) = match subtree.outboard_offset() {
+        let (left, right) = match self.plan.outboard_offset(&pair) {
             Some(offset) => split_pair(self.pairs.read(offset)?),
-            None => self.pair_in_group(subtree)?,
+            None => self.pair_in_group(pair)?,
         };
-        if Some(parent_hash(&left, &right, subtree.is_root)) == expected {
+        if Some(parent_hash(&left, &right, pair.is_root)) == expected {
             return Ok((left, right));
         }
-        Err(if subtree.is_in_group() {
+        Err(if pair.is_in_group() {
             // There is no pair to be wrong: it was made from the data.
             EncodeError::LeafHashMismatch {
-                chunk: subtree.start,
+                chunk: pair.node.chunk_range().start.0,
             }
         } else {
             EncodeError::ParentHashMismatch {
-                node: subtree.node(),
+                node: pair.number(),
             }
         })
     }
 
-    fn pair_in_group(&mut self, subtree: Subtree) -> Result<(Hash, Hash), EncodeError> {
-        let size = self.plan.size();
-        let start = subtree.start / GROUP_CHUNKS * GROUP_CHUNKS;
-        if self.group.start != Some(start) {
+    fn pair_in_group(&mut self, pair: Pair) -> Result<(Hash, Hash), EncodeError> {
+        let start = pair.node.chunk_range().start.to_bytes();
+        let offset = Group::offset_of(start);
+        if self.group.offset != Some(offset) {
             let group = &mut self.group;
-            group.start = None;
-            let offset = subtree.offset();
-            let len = (size - offset).min(GROUP_SIZE) as usize;
+            group.offset = None;
+            let len = (self.plan.size() - offset).min(GROUP_SIZE) as usize;
             group.bytes.resize(len, 0);
             if self.data.read_at(&mut group.bytes, offset)? < len {
                 return Err(EncodeError::SizeMismatch);
             }
-            group.start = Some(start);
+            group.offset = Some(offset);
         }
-        let (left, right) = subtree.children();
-        let hash = |half: Subtree| leaf_hash(half.start, self.group.bytes_of(half, size), false);
-        Ok((hash(left), hash(right)))
+        let middle = pair.node.mid().to_bytes();
+        let len = (middle - start) as usize;
+        let hash = |half: u64| {
+            let bytes = self.group.bytes_at(half, len);
+            leaf_hash(half / CHUNK_SIZE, bytes, false)
+        };
+        Ok((hash(start), hash(middle)))
     }
 
-    fn append_leaf(
+    fn write_leaf(
         &mut self,
         leaf: Leaf,
         expected: Option<Hash>,
-        out: &mut Vec<u8>,
+        out: &mut [u8],
     ) -> Result<(), EncodeError> {
-        if self.group.start == Some(leaf.start / GROUP_CHUNKS * GROUP_CHUNKS) {
+        let offset = leaf.offset();
+        if self.group.offset == Some(Group::offset_of(offset)) {
             // The pairs above it were made from these very bytes.
-            let at = (leaf.offset() % GROUP_SIZE) as usize;
-            out.extend_from_slice(&self.group.bytes[at..at + leaf.len]);
+            out.copy_from_slice(self.group.bytes_at(offset, leaf.len));
             return Ok(());
         }
-        let begin = out.len();
-        out.resize(begin + leaf.len, 0);
-        if self.data.read_at(&mut out[begin..], leaf.offset())? < leaf.len {
+        if self.data.read_at(out, offset)? < leaf.len {
             return Err(EncodeError::SizeMismatch);
         }
-        if Some(leaf_hash(leaf.start, &out[begin..], leaf.is_root)) != expected {
+        if Some(leaf_hash(leaf.start, out, leaf.is_root)) != expected {
             return Err(EncodeError::LeafHashMismatch { chunk: leaf.start });
         }
         Ok(())
@@ -206,9 +221,9 @@ impl<D: ReadAt, O: ReadAt> Walk<D, O> {
 pub struct Encoder<D, O> {
     walk: Walk<D, O>,
     header: Option<[u8; HEADER_SIZE]>,
+    /// The items that are written next.
+    batch: Vec<Item>,
     encoded_size: u64,
-    /// Bytes not given out yet.
-    remaining: u64,
     failure: Option<EncodeError>,
 }
 
@@ -222,8 +237,8 @@ impl<D: ReadAt, O: ReadAt> Encoder<D, O> {
         let encoded_size = plan.encoded_len() + header.map_or(0, |header| header.len() as u64);
         Self {
             encoded_size,
-            remaining: encoded_size,
             header,
+            batch: Vec::new(),
             walk: Walk::new(root, plan, data, outboard),
             failure: None,
         }
@@ -236,7 +251,8 @@ impl<D: ReadAt, O: ReadAt> Encoder<D, O> {
 
     /// Whether everything was given out.
     pub fn is_done(&self) -> bool {
-        self.header.is_none() && self.walk.plan.peek().is_none() && self.failure.is_none()
+        let is_written = self.header.is_none() && self.batch.is_empty();
+        is_written && self.walk.plan.peek().is_none() && self.failure.is_none()
     }
 
     /// Append the next whole items to `out`: at most `max` bytes of them, but at least one item.
@@ -247,67 +263,83 @@ impl<D: ReadAt, O: ReadAt> Encoder<D, O> {
     /// The next item is bad. Items that were verified before it are given out first; every later
     /// call gives the same error.
     pub fn fill(&mut self, out: &mut Vec<u8>, max: usize) -> Result<(), EncodeError> {
+        let begin = out.len();
+        loop {
+            let end = out.len();
+            let room = max.saturating_sub(end - begin);
+            let len = self.prepare(room.min(STEP_SIZE), end == begin);
+            out.resize(end + len, 0);
+            let written = self.write(&mut out[end..]);
+            out.truncate(end + *written.as_ref().unwrap_or(&0));
+            match written {
+                Err(failure) if out.len() == begin => return Err(failure),
+                Ok(_) if self.failure.is_none() && !self.is_done() && out.len() > end => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Plan what `write` does next: items of together at most `max` bytes. Returns their bytes.
+    ///
+    /// With `at_least_one` the first item is taken whatever its length.
+    pub(crate) fn prepare(&mut self, max: usize, at_least_one: bool) -> usize {
+        if self.failure.is_some() {
+            return 0;
+        }
+        let mut len = self.header.map_or(0, |header| header.len());
+        len += self.batch.iter().map(Item::encoded_len).sum::<usize>();
+        while let Some(item) = self.walk.plan.peek().copied() {
+            let is_free = at_least_one && len == 0;
+            if !is_free && item.encoded_len() > max.saturating_sub(len) {
+                break;
+            }
+            len += item.encoded_len();
+            self.batch.push(item);
+            self.walk.plan.next();
+        }
+        len
+    }
+
+    /// Write what was planned to a buffer of exactly its bytes; gives how many are verified.
+    ///
+    /// # Errors
+    /// The first item is bad, or one in an earlier call was.
+    pub(crate) fn write(&mut self, buf: &mut [u8]) -> Result<usize, EncodeError> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        let begin = out.len();
-        let most = usize::try_from(self.remaining).map_or(max, |remaining| max.min(remaining));
-        out.reserve(most.min(RESERVE_MAX));
-        let outcome = self.fill_reserved(out, max);
-        self.remaining -= (out.len() - begin) as u64;
-        outcome
-    }
-
-    fn fill_reserved(&mut self, out: &mut Vec<u8>, max: usize) -> Result<(), EncodeError> {
-        let begin = out.len();
+        let mut at = 0;
         if let Some(header) = self.header.take() {
-            out.extend_from_slice(&header);
+            buf[..header.len()].copy_from_slice(&header);
+            at = header.len();
         }
-        while let Some(item) = self.walk.plan.peek() {
-            let len = out.len() - begin;
-            if len > 0 && item.encoded_len() > max.saturating_sub(len) {
-                break;
-            }
-            if let Err(failure) = self.walk.append_next(out) {
+        for item in self.batch.drain(..) {
+            let end = at + item.encoded_len();
+            if let Err(failure) = self.walk.write(item, &mut buf[at..end]) {
                 self.failure = Some(failure.clone());
-                if out.len() > begin {
-                    break;
-                }
-                return Err(failure);
+                return if at > 0 { Ok(at) } else { Err(failure) };
             }
+            at = end;
         }
-        Ok(())
+        Ok(at)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bao_tree::BaoTree;
     use bao_tree::io::BaoContentItem;
     use bao_tree::io::outboard::PreOrderMemOutboard;
     use bao_tree::io::sync::{DecodeResponseIter, encode_ranges_validated};
-    use bao_tree::{BaoTree, BlockSize, ChunkNum, ChunkRanges};
 
     use super::*;
     use crate::decode::{Verified, Verifier};
+    use crate::geometry::GROUP;
     use crate::hashing::outboard;
     use crate::plan::tests::{Random, random_ranges};
 
-    const GROUP: BlockSize = BlockSize::from_chunk_log(4);
-
     fn data(len: u64) -> Vec<u8> {
         (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
-    }
-
-    fn theirs(ranges: &Ranges) -> ChunkRanges {
-        ranges
-            .boundaries()
-            .chunks(2)
-            .fold(ChunkRanges::empty(), |set, pair| {
-                set | match pair {
-                    [start, end] => ChunkRanges::from(ChunkNum(*start)..ChunkNum(*end)),
-                    _ => ChunkRanges::from(ChunkNum(pair[0])..),
-                }
-            })
     }
 
     fn encode(data: &[u8], ranges: &Ranges, max: usize) -> Vec<u8> {
@@ -340,13 +372,13 @@ mod tests {
 
             let outboard = PreOrderMemOutboard::create(&data, GROUP);
             let mut expected = Vec::new();
-            let their_ranges = theirs(&ranges);
-            encode_ranges_validated(&data[..], &outboard, &their_ranges, &mut expected).unwrap();
+            let their_ranges = ranges.as_ref();
+            encode_ranges_validated(&data[..], &outboard, their_ranges, &mut expected).unwrap();
             assert!(encoded == expected, "{size} {ranges:?}");
 
             let tree = BaoTree::new(size, GROUP);
             let mut decoded = Vec::new();
-            let items = DecodeResponseIter::new(outboard.root, tree, &encoded[..], &their_ranges);
+            let items = DecodeResponseIter::new(outboard.root, tree, &encoded[..], their_ranges);
             for item in items {
                 if let BaoContentItem::Leaf(leaf) = item.unwrap() {
                     decoded.push((leaf.offset, leaf.data.to_vec()));

@@ -1,39 +1,47 @@
 //! The shape of a BLAKE3 tree: sizes, counts and subtrees, no hashes.
 //!
-//! The tree is left-balanced: a subtree of `k > 1` chunks splits at the largest power of two below
-//! `k`. So aligned groups of 16 chunks are whole subtrees, and the group tree is the chunk tree cut
-//! off there. Sizes stay below 2^63 ([`SIZE_MAX`]); then nothing here can overflow.
+//! Nodes and their places in an outboard are those of bao-tree ([`tree`]). A [`Subtree`] is what is
+//! hashed as one: it may also be a single chunk or group, which has no node there. Sizes stay below
+//! 2^63 ([`SIZE_MAX`]); then nothing here can overflow.
 
+use bao_tree::{BaoTree, BlockSize, ChunkNum};
+use blake3::hazmat::left_subtree_len;
+
+/// The chunk group: 16 chunks, the unit that is stored and served.
+pub const GROUP: BlockSize = BlockSize::from_chunk_log(4);
 /// Bytes of a BLAKE3 chunk, the unit of ranges.
-pub const CHUNK_SIZE: u64 = 1024;
-/// Chunks of a group, the unit that is stored and served.
-pub const GROUP_CHUNKS: u64 = 16;
+pub const CHUNK_SIZE: u64 = BlockSize::ZERO.bytes() as u64;
 /// Bytes of a chunk group.
-pub const GROUP_SIZE: u64 = CHUNK_SIZE * GROUP_CHUNKS;
+pub const GROUP_SIZE: u64 = GROUP.bytes() as u64;
 /// Bytes of an inner node: the hashes of its two children.
 pub const PAIR_SIZE: u64 = 64;
 /// The largest size of a blob: what a file offset can hold.
 pub const SIZE_MAX: u64 = i64::MAX as u64;
 
+/// The tree of a blob of `size` bytes.
+pub fn tree(size: u64) -> BaoTree {
+    BaoTree::new(size, GROUP)
+}
+
 /// Chunks of a blob; the empty blob has one, empty.
 pub fn chunk_count(size: u64) -> u64 {
-    size.div_ceil(CHUNK_SIZE).max(1)
+    ChunkNum::chunks(size).0.max(1)
 }
 
 /// Bytes of outboard of a blob: 64 for each pair of chunk groups or more.
 pub fn outboard_size(size: u64) -> u64 {
-    (size.div_ceil(GROUP_SIZE).max(1) - 1) * PAIR_SIZE
+    tree(size).outboard_size()
 }
 
-/// A subtree: the chunks `[start, start + chunks)` and where its pairs are in the outboard.
+/// A subtree: the bytes `[offset, offset + len)` and where its pairs are in the outboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subtree {
-    /// Its first chunk.
-    pub start: u64,
-    /// How many chunks it has, at least one.
-    pub chunks: u64,
-    /// Place of its own pair in the pre-order outboard, in pairs. Its other pairs follow.
-    pub pair_index: u64,
+    /// Offset of its first byte.
+    pub offset: u64,
+    /// Its bytes; 0 only in the empty blob.
+    pub len: u64,
+    /// Offset of its own pair in the pre-order outboard. Its other pairs follow.
+    pub outboard_offset: u64,
     /// Whether it is the whole blob.
     pub is_root: bool,
 }
@@ -42,67 +50,45 @@ impl Subtree {
     /// The whole tree of a blob of `size` bytes.
     pub fn whole(size: u64) -> Self {
         Self {
-            start: 0,
-            chunks: chunk_count(size),
-            pair_index: 0,
+            offset: 0,
+            len: size,
+            outboard_offset: 0,
             is_root: true,
         }
     }
 
-    /// The chunk behind its last one.
-    pub fn end(&self) -> u64 {
-        self.start + self.chunks
+    /// Its first chunk.
+    pub fn start(&self) -> u64 {
+        self.offset / CHUNK_SIZE
     }
 
-    /// Chunk groups, the last of which may be short.
-    pub fn groups(&self) -> u64 {
-        self.chunks.div_ceil(GROUP_CHUNKS)
+    /// The chunk behind its last one.
+    pub fn end(&self) -> u64 {
+        self.start() + chunk_count(self.len)
     }
 
     /// Whether it lies within one chunk group, so that it has no pair in the outboard.
     pub fn is_in_group(&self) -> bool {
-        self.chunks <= GROUP_CHUNKS
+        self.len <= GROUP_SIZE
     }
 
-    /// Offset of its first byte.
-    pub fn offset(&self) -> u64 {
-        self.start * CHUNK_SIZE
-    }
-
-    /// Its bytes, in a blob of `size` bytes.
-    pub fn byte_len(&self, size: u64) -> u64 {
-        (self.end() * CHUNK_SIZE).min(size) - self.offset()
-    }
-
-    /// Offset of its own pair in the outboard, if it is stored there.
-    pub fn outboard_offset(&self) -> Option<u64> {
-        (!self.is_in_group()).then_some(self.pair_index * PAIR_SIZE)
-    }
-
-    /// In-order number of its topmost node, as bao-tree counts. Meaningful for two chunks or more.
-    pub fn node(&self) -> u64 {
-        self.start + self.left_chunks() - 1
-    }
-
-    /// Chunks of its left child: the largest power of two below `chunks`.
-    fn left_chunks(&self) -> u64 {
-        1 << (self.chunks - 1).checked_ilog2().unwrap_or(0)
+    /// Bytes of its pairs in the outboard.
+    pub fn pairs_size(&self) -> u64 {
+        outboard_size(self.len)
     }
 
     /// The two children of a subtree of at least two chunks.
     pub fn children(&self) -> (Self, Self) {
-        debug_assert!(self.chunks > 1);
-        let left_chunks = self.left_chunks();
         let left = Self {
-            start: self.start,
-            chunks: left_chunks,
-            pair_index: self.pair_index + 1,
+            offset: self.offset,
+            len: left_subtree_len(self.len),
+            outboard_offset: self.outboard_offset + PAIR_SIZE,
             is_root: false,
         };
         let right = Self {
-            start: self.start + left_chunks,
-            chunks: self.chunks - left_chunks,
-            pair_index: self.pair_index + left.groups(),
+            offset: self.offset + left.len,
+            len: self.len - left.len,
+            outboard_offset: left.outboard_offset + left.pairs_size(),
             is_root: false,
         };
         (left, right)
@@ -111,63 +97,46 @@ impl Subtree {
 
 #[cfg(test)]
 mod tests {
-    use bao_tree::{BaoTree, BlockSize, ChunkNum, TreeNode};
-
     use super::*;
 
-    fn walk(subtree: Subtree, visit: &mut impl FnMut(Subtree)) {
-        visit(subtree);
-        if subtree.chunks > 1 {
-            let (left, right) = subtree.children();
-            walk(left, visit);
-            walk(right, visit);
-        }
-    }
-
     #[test]
-    fn nodes_and_offsets_are_those_of_bao_tree() {
+    fn pairs_are_where_bao_tree_has_them() {
         for chunks in (1..200).chain([1023, 1024, 1025, 4097]) {
             let size = chunks * CHUNK_SIZE - 7;
-            let tree = BaoTree::new(size, BlockSize::from_chunk_log(4));
-            assert_eq!(tree.outboard_size(), outboard_size(size));
-            assert_eq!(tree.chunks(), ChunkNum(chunk_count(size)));
-            walk(Subtree::whole(size), &mut |subtree| {
-                if let Some(offset) = subtree.outboard_offset() {
-                    let node: TreeNode = node_numbered(&tree, subtree.node());
-                    assert_eq!(
-                        tree.pre_order_offset(node),
-                        Some(offset / PAIR_SIZE),
-                        "{subtree:?} of {chunks} chunks"
-                    );
+            let tree = tree(size);
+            let mut rest = vec![Subtree::whole(size)];
+            let mut places = Vec::new();
+            while let Some(subtree) = rest.pop() {
+                if !subtree.is_in_group() {
+                    let (left, right) = subtree.children();
+                    places.push((right.offset / CHUNK_SIZE, subtree.outboard_offset));
+                    rest.extend([right, left]);
                 }
+            }
+            let nodes = tree.pre_order_nodes_iter().filter_map(|node| {
+                let index = tree.pre_order_offset(node)?;
+                Some((node.mid().0, index * PAIR_SIZE))
             });
+            assert_eq!(places, nodes.collect::<Vec<_>>(), "{chunks} chunks");
+            assert_eq!(outboard_size(size), places.len() as u64 * PAIR_SIZE);
         }
-    }
-
-    /// The node of bao-tree with this in-order number; its constructor is not public.
-    fn node_numbered(tree: &BaoTree, number: u64) -> TreeNode {
-        tree.pre_order_nodes_iter()
-            .find(|node| node.mid() == ChunkNum(number + 1))
-            .unwrap_or_else(|| panic!("node {number} is not in the tree"))
     }
 
     #[test]
     fn the_largest_blob_does_not_overflow() {
-        let whole = Subtree::whole(SIZE_MAX);
-        assert_eq!(whole.chunks, 1 << 53);
+        let mut last = Subtree::whole(SIZE_MAX);
+        assert_eq!(last.end(), 1 << 53);
         assert_eq!(outboard_size(SIZE_MAX), ((1 << 49) - 1) * 64);
-        let mut last = whole;
-        while last.chunks > 1 {
+        while last.len > CHUNK_SIZE {
             last = last.children().1;
         }
-        assert_eq!(last.end(), 1 << 53);
-        assert_eq!(last.byte_len(SIZE_MAX), 1023);
+        assert_eq!((last.end(), last.len), (1 << 53, 1023));
     }
 
     #[test]
     fn the_empty_blob_has_one_empty_chunk() {
         let whole = Subtree::whole(0);
-        assert_eq!((whole.chunks, whole.byte_len(0)), (1, 0));
+        assert_eq!((whole.start(), whole.end(), whole.len), (0, 1, 0));
         assert_eq!(outboard_size(0), 0);
     }
 }

@@ -1,5 +1,9 @@
 //! BLAKE3 verified-streaming trees ("bao") in chunk groups of 16 KiB, as iroh uses them.
 //!
+//! Sets of chunks, trees and the walk of an encoding are those of the bao-tree crate, hashes those
+//! of the blake3 crate. What is ours is what hashes in parallel, and what works in place in
+//! buffers.
+//!
 //! Plain values in, plain values out: bytes, numbers, descriptors. Whoever moves encodings over a
 //! network needs four things:
 //!

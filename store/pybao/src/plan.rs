@@ -1,21 +1,43 @@
 //! The items that make up an encoding, derived from the size of the blob and the ranges alone.
 //!
 //! Reader and writer walk the same plan, which is why the wire needs neither lengths nor types. The
-//! walk visits only nodes that are sent, with one subtree a level on its stack: a claimed size or
-//! a long list of ranges costs nothing before its items come.
+//! walk is bao-tree's `ResponseIter`. It visits only nodes that are sent, with one node a level on
+//! its stack: a claimed size or a long list of ranges costs nothing before its items come.
 
-use crate::geometry::{CHUNK_SIZE, GROUP_CHUNKS, PAIR_SIZE, Subtree};
+use std::fmt;
+
+use bao_tree::iter::{BaoChunk, ResponseIter};
+use bao_tree::{BaoTree, ChunkNum, ChunkRanges, TreeNode};
+
+use crate::geometry::{CHUNK_SIZE, GROUP, PAIR_SIZE, Subtree, chunk_count, tree};
 use crate::ranges::Ranges;
+
+// The walk counts the bytes below each node in a usize, so a claim would panic where that is small.
+const _: () = assert!(usize::BITS >= 64, "pybao needs a 64-bit machine");
 
 /// The hashes of the two children of a node: 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// The subtree on top of which it stands.
-    pub subtree: Subtree,
+    /// The node they are of.
+    pub node: TreeNode,
+    /// Whether it is the topmost node of the blob.
+    pub is_root: bool,
     /// Whether anything of the left child follows.
     pub left: bool,
     /// Whether anything of the right child follows.
     pub right: bool,
+}
+
+impl Pair {
+    /// In-order number of the node, as bao-tree counts.
+    pub fn number(&self) -> u64 {
+        self.node.mid().0 - 1
+    }
+
+    /// Whether it lies within one chunk group, so that it is not in the outboard.
+    pub fn is_in_group(&self) -> bool {
+        self.node.level() < u32::from(GROUP.chunk_log())
+    }
 }
 
 /// A piece of data of up to a whole chunk group that is verified as one.
@@ -53,37 +75,93 @@ impl Item {
     }
 }
 
+impl From<BaoChunk> for Item {
+    fn from(chunk: BaoChunk) -> Self {
+        match chunk {
+            BaoChunk::Parent {
+                node,
+                is_root,
+                left,
+                right,
+                ..
+            } => Self::Pair(Pair {
+                node,
+                is_root,
+                left,
+                right,
+            }),
+            BaoChunk::Leaf {
+                start_chunk,
+                size,
+                is_root,
+                ..
+            } => Self::Leaf(Leaf {
+                start: start_chunk.0,
+                len: size,
+                is_root,
+            }),
+        }
+    }
+}
+
 /// The items of an encoding in order; an iterator that can look one item ahead.
-#[derive(Clone, Debug)]
 pub struct Plan {
-    size: u64,
+    tree: BaoTree,
     /// The chunks selected, cut to the blob, so that the number of boundaries is even.
     selected: Ranges,
-    /// Selected subtrees still to come, the next one last.
-    stack: Vec<Subtree>,
+    items: ResponseIter,
     upcoming: Option<Item>,
+    /// Items that `next` gave.
+    taken: usize,
+}
+
+impl Clone for Plan {
+    /// As a walk cannot be copied, the copy walks there from the beginning.
+    fn clone(&self) -> Self {
+        let mut plan = Self::of(self.tree, self.selected.clone());
+        for _ in 0..self.taken {
+            plan.step();
+        }
+        plan
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("tree", &self.tree)
+            .field("selected", &self.selected)
+            .field("upcoming", &self.upcoming)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Plan {
     /// The plan for `ranges` of a blob of `size` bytes, at most `geometry::SIZE_MAX`.
     pub fn new(size: u64, ranges: &Ranges) -> Self {
-        let selected = ranges.truncate(size);
-        let mut plan = Self {
-            size,
-            stack: Vec::new(),
-            upcoming: None,
-            selected,
-        };
-        if !plan.selected.is_empty() {
-            plan.stack.push(Subtree::whole(size));
+        Self::of(tree(size), ranges.truncate(size))
+    }
+
+    fn of(tree: BaoTree, selected: Ranges) -> Self {
+        let end = ChunkNum(chunk_count(tree.size()));
+        let mut boundaries = selected.as_ref().clone().into_inner();
+        // The walk takes a subtree as selected whole only if nothing ends in it or at its end.
+        if boundaries.last() == Some(&end) {
+            boundaries.pop();
         }
-        plan.upcoming = plan.step();
-        plan
+        let mut items = ResponseIter::new(tree, ChunkRanges::new_unchecked(boundaries));
+        Self {
+            tree,
+            selected,
+            upcoming: items.next().map(Item::from),
+            items,
+            taken: 0,
+        }
     }
 
     /// The size of the blob.
     pub fn size(&self) -> u64 {
-        self.size
+        self.tree.size()
     }
 
     /// The item that `next` will give.
@@ -91,18 +169,25 @@ impl Plan {
         self.upcoming.as_ref()
     }
 
+    /// Offset of a pair in the outboard, if it is stored there.
+    pub fn outboard_offset(&self, pair: &Pair) -> Option<u64> {
+        let index = self.tree.pre_order_offset(pair.node)?;
+        Some(index * PAIR_SIZE)
+    }
+
     /// Bytes of the whole encoding without its size header, wherever the plan stands.
     ///
     /// Takes a number of steps proportional to the boundaries and the depth of the tree.
     pub fn encoded_len(&self) -> u64 {
-        encoded_len(Subtree::whole(self.size), self.size, self.boundaries())
+        let selected = self.selected.as_ref().boundaries();
+        encoded_len(Subtree::whole(self.size()), selected)
     }
 
     /// Bytes of data in the whole encoding, wherever the plan stands.
     pub fn payload_len(&self) -> u64 {
-        let bytes = |chunk: u64| (chunk * CHUNK_SIZE).min(self.size);
-        self.boundaries()
-            .chunks_exact(2)
+        let bytes = |chunk: ChunkNum| chunk.to_bytes().min(self.size());
+        let selected = self.selected.as_ref().boundaries().chunks_exact(2);
+        selected
             .map(|interval| bytes(interval[1]) - bytes(interval[0]))
             .sum()
     }
@@ -118,56 +203,16 @@ impl Plan {
                 break;
             }
             bytes += len;
-            self.upcoming = self.step();
+            self.step();
         }
         bytes
     }
 
-    fn boundaries(&self) -> &[u64] {
-        self.selected.boundaries()
-    }
-
-    /// The place of the first boundary behind a chunk; it is odd if the chunk is selected.
-    fn boundary_after(&self, chunk: u64) -> usize {
-        self.boundaries().partition_point(|point| *point <= chunk)
-    }
-
-    fn is_selected(&self, subtree: Subtree) -> bool {
-        let next = self.boundary_after(subtree.start);
-        next % 2 == 1
-            || self
-                .boundaries()
-                .get(next)
-                .is_some_and(|start| *start < subtree.end())
-    }
-
-    fn is_wholly_selected(&self, subtree: Subtree) -> bool {
-        let next = self.boundary_after(subtree.start);
-        next % 2 == 1 && self.boundaries()[next] >= subtree.end()
-    }
-
     fn step(&mut self) -> Option<Item> {
-        let subtree = self.stack.pop()?;
-        if subtree.is_in_group() && self.is_wholly_selected(subtree) {
-            return Some(Item::Leaf(Leaf {
-                start: subtree.start,
-                len: subtree.byte_len(self.size) as usize,
-                is_root: subtree.is_root,
-            }));
-        }
-        let (left, right) = subtree.children();
-        let pair = Pair {
-            subtree,
-            left: self.is_selected(left),
-            right: self.is_selected(right),
-        };
-        if pair.right {
-            self.stack.push(right);
-        }
-        if pair.left {
-            self.stack.push(left);
-        }
-        Some(Item::Pair(pair))
+        let item = self.upcoming.take()?;
+        self.upcoming = self.items.next().map(Item::from);
+        self.taken += 1;
+        Some(item)
     }
 }
 
@@ -175,29 +220,28 @@ impl Iterator for Plan {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
-        let item = self.upcoming.take();
-        self.upcoming = self.step();
-        item
+        self.step()
     }
 }
 
 /// Bytes of the encoding of a subtree, given an even number of boundaries.
-fn encoded_len(subtree: Subtree, size: u64, boundaries: &[u64]) -> u64 {
+///
+/// bao-tree has no such count; the walk would take as many steps as there are items.
+fn encoded_len(subtree: Subtree, boundaries: &[ChunkNum]) -> u64 {
     // Intervals that end at or before the subtree, or begin behind it, have no part in it.
-    let first = boundaries.partition_point(|point| *point <= subtree.start) / 2 * 2;
+    let first = boundaries.partition_point(|point| point.0 <= subtree.start()) / 2 * 2;
     let last = boundaries
-        .partition_point(|point| *point < subtree.end())
+        .partition_point(|point| point.0 < subtree.end())
         .next_multiple_of(2);
     let inside = &boundaries[first..last];
     let [start, end, ..] = inside else {
         return 0;
     };
-    if *start <= subtree.start && subtree.end() <= *end {
-        let pairs = (subtree.chunks.div_ceil(GROUP_CHUNKS) - 1) * PAIR_SIZE;
-        return pairs + subtree.byte_len(size);
+    if start.0 <= subtree.start() && subtree.end() <= end.0 {
+        return subtree.pairs_size() + subtree.len;
     }
     let (left, right) = subtree.children();
-    PAIR_SIZE + encoded_len(left, size, inside) + encoded_len(right, size, inside)
+    PAIR_SIZE + encoded_len(left, inside) + encoded_len(right, inside)
 }
 
 #[cfg(test)]
@@ -272,6 +316,22 @@ pub(crate) mod tests {
                 }
             }
             assert_eq!(batched.peek(), None);
+        }
+    }
+
+    #[test]
+    fn a_copy_goes_on_where_the_original_is() {
+        let ranges = Ranges::new(vec![3, 20, 64]).unwrap();
+        let mut plan = Plan::new(1_000_000, &ranges);
+        loop {
+            assert!(plan.clone().eq(plan.clone()));
+            assert_eq!(plan.clone().peek(), plan.peek());
+            let left = plan.clone().count();
+            if plan.next().is_none() {
+                assert_eq!(left, 0);
+                break;
+            }
+            assert_eq!(plan.clone().count(), left - 1);
         }
     }
 

@@ -1,15 +1,22 @@
 //! Which chunk groups of a file, that may be incomplete or damaged, still verify up to the root.
+//!
+//! `valid_ranges` of bao-tree is as fast on one thread (1.03 times our time, 64 MiB in memory,
+//! median of 9 interleaved rounds), but it is one sequential walk from the root. Threads that each
+//! took a part of the ranges would need a list of parts as long as the claimed size; here a worker
+//! goes below a node only once its pair has verified.
 
 use std::io;
 use std::sync::OnceLock;
 
+use bao_tree::{ChunkNum, ChunkRanges};
+
 use crate::Hash;
 use crate::geometry::{CHUNK_SIZE, PAIR_SIZE, Subtree};
-use crate::hashing::{BLOCK_GROUPS, leaf_hash, parent_hash, split_pair, with_block};
+use crate::hashing::{BLOCK_SIZE, leaf_hash, parent_hash, split_pair, with_block};
 use crate::io::ReadAt;
 use crate::pool;
 use crate::progress::Progress;
-use crate::ranges::{Ranges, Union};
+use crate::ranges::Ranges;
 
 /// Why a validation gave no result.
 #[derive(Debug)]
@@ -44,15 +51,11 @@ pub fn valid_ranges<D: ReadAt + Sync, O: ReadAt + Sync>(
         failure: OnceLock::new(),
     };
     let whole = Subtree::whole(size);
-    let threads = if whole.groups() <= BLOCK_GROUPS {
-        1
-    } else {
-        threads
-    };
+    let threads = if whole.len <= BLOCK_SIZE { 1 } else { threads };
     let valid = pool::run(threads, |parallel| job.validate(whole, root, parallel))
         .map_err(ValidateError::Io)?;
     match (valid, job.failure.into_inner()) {
-        (Some(valid), None) => Ok(valid.into_ranges()),
+        (Some(valid), None) => Ok(valid.into()),
         (_, Some(error)) => Err(ValidateError::Io(error)),
         (None, None) => Err(ValidateError::Cancelled),
     }
@@ -70,18 +73,18 @@ struct Job<'a, D, O> {
 
 impl<D: ReadAt + Sync, O: ReadAt + Sync> Job<'_, D, O> {
     /// The valid chunks of a subtree; `None` if the call ends early.
-    fn validate(&self, subtree: Subtree, expected: Hash, parallel: bool) -> Option<Union> {
+    fn validate(&self, subtree: Subtree, expected: Hash, parallel: bool) -> Option<ChunkRanges> {
         let Some((start, end)) = self.selected_span(subtree) else {
-            return Some(Union::default());
+            return Some(ChunkRanges::empty());
         };
         if self.progress.is_cancelled() || self.failure.get().is_some() {
             return None;
         }
-        if subtree.groups() <= BLOCK_GROUPS {
+        if subtree.len <= BLOCK_SIZE {
             return self.noted(self.validate_block(subtree, expected, start, end));
         }
         let Some((left_hash, right_hash)) = self.noted(self.pair(subtree, expected))? else {
-            return Some(Union::default());
+            return Some(ChunkRanges::empty());
         };
         let (left, right) = subtree.children();
         let (left, right) = pool::join(
@@ -89,9 +92,7 @@ impl<D: ReadAt + Sync, O: ReadAt + Sync> Job<'_, D, O> {
             || self.validate(left, left_hash, parallel),
             || self.validate(right, right_hash, parallel),
         );
-        let mut valid = left?;
-        valid.append(right?);
-        Some(valid)
+        Some(left? | right?)
     }
 
     /// The value, or `None` after noting the first error.
@@ -105,21 +106,20 @@ impl<D: ReadAt + Sync, O: ReadAt + Sync> Job<'_, D, O> {
 
     /// From the first to behind the last selected chunk of a subtree.
     fn selected_span(&self, subtree: Subtree) -> Option<(u64, u64)> {
-        let boundaries = self.selected.boundaries();
-        let first = boundaries.partition_point(|point| *point <= subtree.start) / 2 * 2;
+        let boundaries = self.selected.as_ref().boundaries();
+        let first = boundaries.partition_point(|point| point.0 <= subtree.start()) / 2 * 2;
         let last = boundaries
-            .partition_point(|point| *point < subtree.end())
+            .partition_point(|point| point.0 < subtree.end())
             .next_multiple_of(2);
         let inside = &boundaries[first..last];
-        let (start, end) = (*inside.first()?, *inside.last()?);
-        Some((start.max(subtree.start), end.min(subtree.end())))
+        let (start, end) = (inside.first()?.0, inside.last()?.0);
+        Some((start.max(subtree.start()), end.min(subtree.end())))
     }
 
     /// The hashes of the children of a subtree, if they are stored and match.
     fn pair(&self, subtree: Subtree, expected: Hash) -> io::Result<Option<(Hash, Hash)>> {
         let mut pair = [0; PAIR_SIZE as usize];
-        let offset = subtree.pair_index * PAIR_SIZE;
-        if self.outboard.read_at(&mut pair, offset)? < pair.len() {
+        if self.outboard.read_at(&mut pair, subtree.outboard_offset)? < pair.len() {
             return Ok(None);
         }
         let (left, right) = split_pair(&pair);
@@ -134,12 +134,12 @@ impl<D: ReadAt + Sync, O: ReadAt + Sync> Job<'_, D, O> {
         expected: Hash,
         start: u64,
         end: u64,
-    ) -> io::Result<Union> {
+    ) -> io::Result<ChunkRanges> {
         let offset = start * CHUNK_SIZE;
         let len = ((end * CHUNK_SIZE).min(self.size) - offset) as usize;
         let valid = with_block(len, |block| {
             let len = self.data.read_at(block, offset)?;
-            let mut valid = Union::default();
+            let mut valid = ChunkRanges::empty();
             self.validate_groups(subtree, expected, offset, &block[..len], &mut valid)?;
             Ok::<_, io::Error>(valid)
         })?;
@@ -154,7 +154,7 @@ impl<D: ReadAt + Sync, O: ReadAt + Sync> Job<'_, D, O> {
         expected: Hash,
         offset: u64,
         bytes: &[u8],
-        valid: &mut Union,
+        valid: &mut ChunkRanges,
     ) -> io::Result<()> {
         if self.selected_span(subtree).is_none() {
             return Ok(());
@@ -167,12 +167,12 @@ impl<D: ReadAt + Sync, O: ReadAt + Sync> Job<'_, D, O> {
             }
             return Ok(());
         }
-        let at = (subtree.offset() - offset) as usize;
-        let Some(group) = bytes.get(at..at + subtree.byte_len(self.size) as usize) else {
+        let at = (subtree.offset - offset) as usize;
+        let Some(group) = bytes.get(at..at + subtree.len as usize) else {
             return Ok(());
         };
-        if leaf_hash(subtree.start, group, subtree.is_root) == expected {
-            valid.add(subtree.start, subtree.end());
+        if leaf_hash(subtree.start(), group, subtree.is_root) == expected {
+            *valid |= ChunkRanges::from(ChunkNum(subtree.start())..ChunkNum(subtree.end()));
         }
         Ok(())
     }
@@ -204,25 +204,18 @@ mod tests {
                 0 => Ranges::all(),
                 _ => random_ranges(&mut random, size / 1024 + 2),
             };
-            let theirs = bao_tree::ChunkRanges::new_unchecked(
-                ranges
-                    .boundaries()
-                    .iter()
-                    .map(|chunk| bao_tree::ChunkNum(*chunk))
-                    .collect(),
-            );
-            let theirs = bao_tree::io::sync::truncate_ranges(&theirs, size);
-            let mut expected = Union::default();
+            let theirs = bao_tree::io::sync::truncate_ranges(ranges.as_ref(), size);
+            let mut expected = ChunkRanges::empty();
             for span in bao_tree::io::sync::valid_ranges(&outboard, &data[..], theirs) {
                 let span = span.unwrap();
-                expected.add(span.start.0, span.end.0);
+                expected |= ChunkRanges::from(span);
             }
             let root = *outboard.root.as_bytes();
             for threads in [1, 2] {
                 let progress = Progress::default();
                 let pairs = &outboard.data[..];
                 let valid = valid_ranges(root, size, &data[..], pairs, &ranges, threads, &progress);
-                assert_eq!(valid.unwrap().boundaries(), expected.boundaries());
+                assert_eq!(valid.unwrap().as_ref(), &expected);
             }
         }
     }

@@ -111,7 +111,7 @@ impl Decoder {
         self.with(py, |inner| {
             inner
                 .proven()
-                .map_or_else(Vec::new, |proven| proven.boundaries().to_vec())
+                .map_or_else(Vec::new, |proven| proven.boundaries())
         })
     }
 

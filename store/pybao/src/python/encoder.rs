@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use pyo3::prelude::*;
+use pyo3::sync::MutexExt;
 use pyo3::types::PyBytes;
 
 use super::args::{Boundaries, Bytes, BytesOrFile, Number, Root, Size};
@@ -10,12 +11,15 @@ use crate::encode;
 use crate::geometry;
 use crate::io::Source;
 
+/// Bytes that are planned with the GIL held, to be verified right in the result.
+const DIRECT_MAX: usize = 4 << 20;
+
 type Inner = encode::Encoder<Source<Bytes>, Source<Bytes>>;
 
 #[pyclass(frozen, module = "pybao")]
 pub(super) struct Encoder {
     encoded_size: u64,
-    /// Locked only without the GIL, so that a thread that waits here holds nobody up.
+    /// Waited for only without the GIL, so that a thread that waits here holds nobody up.
     inner: Mutex<Inner>,
 }
 
@@ -52,12 +56,30 @@ impl Encoder {
         text_signature = "($self, max_bytes=1048576)"
     )]
     fn next<'py>(&self, py: Python<'py>, max_bytes: Number) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py.detach(|| {
-            let mut bytes = Vec::new();
-            let mut inner = self.inner.lock().expect("an earlier call panicked");
-            inner.fill(&mut bytes, max_bytes.count())?;
-            Ok::<_, encode::EncodeError>(bytes)
+        let max = max_bytes.count();
+        let mut inner = self
+            .inner
+            .lock_py_attached(py)
+            .expect("an earlier call panicked");
+        let inner: &mut Inner = &mut inner;
+        if max > DIRECT_MAX {
+            let bytes = py.detach(|| {
+                let mut bytes = Vec::new();
+                inner.fill(&mut bytes, max)?;
+                Ok::<_, encode::EncodeError>(bytes)
+            })?;
+            return Ok(PyBytes::new(py, &bytes));
+        }
+        let len = inner.prepare(max, true);
+        let mut verified = 0;
+        let bytes = PyBytes::new_with(py, len, |buf| {
+            verified = py.detach(|| inner.write(buf))?;
+            Ok(())
         })?;
-        Ok(PyBytes::new(py, &bytes))
+        Ok(if verified == len {
+            bytes
+        } else {
+            PyBytes::new(py, &bytes.as_bytes()[..verified])
+        })
     }
 }

@@ -96,7 +96,7 @@ pub(super) fn valid_ranges<'py>(
             &progress,
         )
     })?;
-    Ok(valid.boundaries().to_vec())
+    Ok(valid.boundaries())
 }
 
 #[pyfunction]
@@ -137,15 +137,15 @@ pub(super) fn outboard_size(size: Size) -> u64 {
 
 #[pyfunction]
 pub(super) fn truncate_ranges(py: Python<'_>, ranges: Boundaries, size: Size) -> Vec<u64> {
-    py.detach(|| ranges.0.truncate(size.0).boundaries().to_vec())
+    py.detach(|| ranges.0.truncate(size.0).boundaries())
 }
 
 #[pyfunction]
 pub(super) fn round_up_to_groups(py: Python<'_>, ranges: Boundaries) -> Vec<u64> {
-    py.detach(|| ranges.0.round_up_to_groups().boundaries().to_vec())
+    py.detach(|| ranges.0.round_up_to_groups().boundaries())
 }
 
 #[pyfunction]
 pub(super) fn full_groups(py: Python<'_>, ranges: Boundaries) -> Vec<u64> {
-    py.detach(|| ranges.0.full_groups().boundaries().to_vec())
+    py.detach(|| ranges.0.full_groups().boundaries())
 }
