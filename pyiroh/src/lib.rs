@@ -15,6 +15,8 @@ mod transport;
 
 #[pyo3::pymodule]
 mod _pyiroh {
+    use pyo3::{exceptions::PyRuntimeWarning, prelude::*};
+
     #[pymodule_export]
     use crate::{
         bridge::Operation,
@@ -30,4 +32,14 @@ mod _pyiroh {
 
     #[pymodule_export]
     const STREAM_RECEIVE_WINDOW_MAX: u64 = crate::transport::STREAM_RECEIVE_WINDOW_MAX;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        if cfg!(debug_assertions) {
+            let category = module.py().get_type::<PyRuntimeWarning>();
+            let text = c"this pyiroh is a debug build and slow; build it with --release";
+            PyErr::warn(module.py(), &category, text, 1)?;
+        }
+        Ok(())
+    }
 }

@@ -6,10 +6,9 @@ import asyncio
 import os
 import random
 import socket
-from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -35,10 +34,11 @@ from blobsync.transports import iroh
 from blobsync.wire.ticket import BlobTicket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
     from pathlib import Path
 
     from blobsync.app import Share
+    from blobsync.sync.events import FetchEvent
 
 LOOPBACK = NetworkOptions(relay="disabled", bind=("127.0.0.1:0",))
 LARGE = 3_000_000
@@ -98,6 +98,11 @@ async def fetch(app: App, ticket: BlobTicket, destination: Path) -> FetchDone:
     events = [event async for event in app.get(ticket, destination)]
     assert isinstance(events[-1], FetchDone)
     return events[-1]
+
+
+def start_fetch(app: App, ticket: BlobTicket, destination: Path) -> AsyncGenerator[FetchEvent]:
+    """One that can be left early."""
+    return cast("AsyncGenerator[FetchEvent]", app.get(ticket, destination))
 
 
 async def read_all(app: App, source: BlobTicket | Hash, start: int, end: int | None) -> bytes:
@@ -368,8 +373,7 @@ async def test_a_get_that_is_left_or_cancelled_goes_on_later(
     source = make_tree(tmp_path / "source")
     destination = tmp_path / "destination"
     async with sharing(provider, source) as share:
-        events = getter.get(share.ticket, destination)
-        assert isinstance(events, AsyncGenerator)
+        events = start_fetch(getter, share.ticket, destination)
         await anext(events)
         await events.aclose()
         fetching = asyncio.ensure_future(fetch(getter, share.ticket, destination))
@@ -385,8 +389,7 @@ async def test_an_app_that_is_left_stops_its_shares(getter: App, tmp_path: Path)
     source = make_tree(tmp_path / "source", {"large": content(4, 30_000_000)})
     async with App.open(tmp_path / "provider", network=LOOPBACK) as provider:
         share = await provider.share([source], mode=ImportMode.REFERENCE)
-        events = getter.get(share.ticket, tmp_path / "destination")
-        assert isinstance(events, AsyncGenerator)
+        events = start_fetch(getter, share.ticket, tmp_path / "destination")
         await anext(events)
     with suppress(BlobsyncError, StopAsyncIteration):
         # It fails, unless all had arrived.
