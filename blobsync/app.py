@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -222,8 +222,12 @@ class App:
         A raw blob is written as a file named by its hash. Leaving the iterator early (or a
         cancel) keeps what was proven; the same call goes on from there.
         """
+        is_new = not await asyncio.to_thread(destination.exists)
         with await asyncio.to_thread(Root.open, destination) as root:
             async with AsyncExitStack() as stack:
+                if is_new:
+                    # A fetch that came to nothing leaves nothing: a folder with files in it stays.
+                    stack.callback(_remove_if_empty, root.path)
 
                 async def connect() -> Connection:
                     return await stack.enter_async_context(self._connection(ticket))
@@ -358,3 +362,8 @@ def default_home() -> Path:
     if home := os.environ.get("BLOBSYNC_HOME"):
         return Path(home)
     return platformdirs.user_data_path("blobsync", appauthor=False)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pybao
 from blobstore import (
+    INLINE_SIZE_MAX,
     BlobFormat,
     ChunkRanges,
     FileChangedError,
@@ -37,6 +38,7 @@ from blobsync.protocols.blobs import (
 from blobsync.sync.events import FetchDone, FetchEvent, FetchProgress, FetchStarted
 from blobsync.sync.folder_sink import FetchCounters, FetchPlan, FolderSink, WantedFile
 from blobsync.sync.names import check_names, partial_name
+from blobsync.sync.root import TargetBusyError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -149,10 +151,7 @@ class FolderFetch:
     async def _fetch(self) -> None:
         async with await self._store.temp_tag(self._target) as temp:
             entries = await self._entries(temp)
-            folds = await asyncio.to_thread(self._root.folds_names)
-            checked = await asyncio.to_thread(
-                check_names, [name for name, _ in entries], fold=folds
-            )
+            checked = await asyncio.to_thread(self._check_names, [name for name, _ in entries])
             first_element = 2 if self._target.format is BlobFormat.HASH_SEQ else 0
             files = [
                 WantedFile(components, hash, first_element + i)
@@ -192,7 +191,10 @@ class FolderFetch:
         return list(collection.entries)
 
     def _check_names(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """The components of each name; nothing is written before all names are known as safe."""
+        """The components of each name; all are known as safe before anything is written.
+
+        Finding out whether the folder folds names writes to it, so that comes second.
+        """
         checked = check_names(names)
         return check_names(names, fold=True) if self._root.folds_names() else checked
 
@@ -227,10 +229,32 @@ class FolderFetch:
         for file, known in zip(there, imported, strict=True):
             if known.hash == file.hash:
                 self._found(known.size)
+                if known.size > INLINE_SIZE_MAX:
+                    await self._remove_leftover(file)
             else:
                 self._refuse_to_replace(file)
                 pending.append(file)
         return pending
+
+    async def _remove_leftover(self, file: WantedFile) -> None:
+        """Remove what a fetch left unfinished to a place where the file is by now.
+
+        Of two fetches at once, one finds that the other was first, and leaves its own there.
+        """
+        if await asyncio.to_thread(self._root.stat, _hidden(file)) is None:
+            return
+        try:
+            place = await asyncio.to_thread(
+                self._root.open_partial, file.components, file.hash.hex()
+            )
+        except TargetBusyError:
+            # Someone is writing it at this moment, and will see for himself.
+            return
+        with place:
+            partial = await self._store.open_partial(file.hash, data_fd=place.fd, path=place.path)
+            async with partial:
+                await partial.discard()
+            await asyncio.to_thread(self._root.remove_partial, file.components, file.hash.hex())
 
     def _refuse_to_replace(self, file: WantedFile) -> None:
         if self._overwrite is Overwrite.NEVER:
@@ -278,8 +302,7 @@ class FolderFetch:
 
     async def _missing_ranges(self, file: WantedFile, plan: FetchPlan) -> ChunkRanges:
         """What an earlier fetch to this place left to do."""
-        hidden = (*file.components[:-1], partial_name(file.components[-1], file.hash.hex()))
-        if await asyncio.to_thread(self._root.stat, hidden) is None:
+        if await asyncio.to_thread(self._root.stat, _hidden(file)) is None:
             return ChunkRanges.all()
         with await asyncio.to_thread(
             self._root.open_partial, file.components, file.hash.hex()
@@ -389,3 +412,8 @@ class FolderFetch:
     @property
     def _may_replace(self) -> bool:
         return self._overwrite is not Overwrite.NEVER
+
+
+def _hidden(file: WantedFile) -> tuple[str, ...]:
+    """Where a file is until it is whole."""
+    return (*file.components[:-1], partial_name(file.components[-1], file.hash.hex()))

@@ -46,6 +46,8 @@ _NEW = os.O_CREAT | os.O_EXCL | _SAFE
 # How opening something that is not a plain file fails, besides succeeding.
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR})
 _OPEN_TRIES = 16
+# In place of a hash in the hidden name of a file that is written whole.
+_WHOLE_MARK = "0" * 10
 
 
 class TargetBusyError(TargetError):
@@ -303,24 +305,54 @@ class Root:
             os.unlink(name, dir_fd=folder.fd)
 
     def _write_whole(self, folder: Folder, name: str, data: bytes, *, replace: bool) -> None:
-        hidden = self._hidden_name()
-        fd = os.open(hidden, os.O_WRONLY | _NEW, _FILE_MODE, dir_fd=folder.fd)
+        # One hidden name for each final one: what a killed process left is found and written anew.
+        hidden = partial_name(name, _WHOLE_MARK)
+        fd = self._open_whole(folder, hidden)
         try:
-            # Closed before it is renamed, since some file systems report a full disk only then.
-            try:
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-                if not HAS_SYNCFS:
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            if not HAS_SYNCFS:
+                os.fsync(fd)
+            # Some file systems report a full disk only when a descriptor is closed. Ours has to
+            # stay open: its lock keeps others from the hidden name until the file has its own.
+            os.close(os.dup(fd))
             self._finish(folder, hidden, name, replace=replace, sync=True)
         except BaseException:
             # The error that led here is the one to report; a hidden file may have to stay.
             with suppress(OSError):
                 os.unlink(hidden, dir_fd=folder.fd)
             raise
+        finally:
+            os.close(fd)
+
+    def _open_whole(self, folder: Folder, hidden: str) -> int:
+        """A locked descriptor of the empty hidden file that a small file is written to."""
+        for _ in range(_OPEN_TRIES):
+            try:
+                fd = os.open(hidden, os.O_RDWR | _NEW, _FILE_MODE, dir_fd=folder.fd)
+                is_new = True
+            except FileExistsError:
+                try:
+                    fd = self._open_existing(folder, hidden, os.O_RDWR)
+                except FileNotFoundError:
+                    continue
+                is_new = False
+            try:
+                if is_new:
+                    # Nobody else writes to a file that he has not locked.
+                    self._lock(folder, hidden, fd)
+                    return fd
+                if self._claim(folder, hidden, fd):
+                    os.ftruncate(fd, 0)
+                    os.set_blocking(fd, True)
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+        path = self._folders.path_of((*folder.components, hidden))
+        raise TargetBusyError(f"{path} is being replaced again and again by someone else")
 
     def _finish(self, folder: Folder, hidden: str, name: str, *, replace: bool, sync: bool) -> None:
         """Rename to the final name; with `sync` a file that replaces another is synced first."""
@@ -359,15 +391,8 @@ class Root:
 
     def _claim(self, folder: Folder, name: str, fd: int) -> bool:
         """Lock an open partial and check it; False if the name leads elsewhere by now."""
+        self._lock(folder, name, fd)
         path = self._folders.path_of((*folder.components, name))
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TargetBusyError(f"{path} is being written by someone else") from error
-        except OSError as error:
-            # Some network file systems have no locks: there, one process at a time is up to users.
-            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
-                raise
         found = os.fstat(fd)
         self._check_regular(folder, name, found)
         # Before the lock was ours another process may have finished and renamed it.
@@ -378,6 +403,17 @@ class Root:
         if found.st_uid != os.geteuid():
             raise UnsafeTargetError(f"{path} belongs to another user; remove it")
         return True
+
+    def _lock(self, folder: Folder, name: str, fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            path = self._folders.path_of((*folder.components, name))
+            raise TargetBusyError(f"{path} is being written by someone else") from error
+        except OSError as error:
+            # Some network file systems have no locks: there, one process at a time is up to users.
+            if error.errno not in {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}:
+                raise
 
     def _check_regular(self, folder: Folder, name: str, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):

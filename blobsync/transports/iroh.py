@@ -28,7 +28,7 @@ from blobsync.transports.api import (
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-CONNECT_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 15.0
 """Time that dialling may take, relays and hole punching included."""
 
 

@@ -30,6 +30,7 @@ from blobsync.errors import (
 )
 from blobsync.identity import KeyFileError
 from blobsync.sync.events import FetchDone
+from blobsync.sync.root import Root
 from blobsync.transports import iroh
 from blobsync.wire.ticket import BlobTicket
 
@@ -382,6 +383,29 @@ async def test_a_get_that_is_left_or_cancelled_goes_on_later(
         with suppress(asyncio.CancelledError):
             await fetching
         await fetch(getter, share.ticket, destination)
+    assert tree_of(destination / "source") == TREE
+
+
+async def test_what_another_fetch_left_unfinished_is_removed(
+    provider: App, getter: App, tmp_path: Path
+):
+    """Of two fetches into one folder the second finds the name taken, and leaves its file hidden.
+
+    Its next run found the file there, had nothing to do, and the hidden one stayed for good.
+    """
+    destination = tmp_path / "destination"
+    async with sharing(provider, make_tree(tmp_path / "source")) as share:
+        await fetch(getter, share.ticket, destination)
+        (large,) = [file for file in share.collection.files if file.size == LARGE]
+        components = tuple(large.name.split("/"))
+        with Root.open(destination) as root:
+            with root.open_partial(components, large.hash.hex()) as left:
+                os.pwrite(left.fd, b"x" * 100_000, 0)
+                await fetch(getter, share.ticket, destination)
+                assert left.path.exists(), "someone is writing it"
+            done = await fetch(getter, share.ticket, destination)
+            assert not left.path.exists()
+    assert done.bytes_fetched == 0
     assert tree_of(destination / "source") == TREE
 
 
