@@ -15,10 +15,20 @@ if TYPE_CHECKING:
     from blobsync.cli.output import Output
 
 
-@click.group("tags", short_help="List and change the names that keep blobs.")
+@click.group(
+    "tags",
+    short_help="List and change the names that keep blobs.",
+    invoke_without_command=True,
+)
 @global_options
-def tags_command() -> None:
-    """Tags keep a blob, or a collection with all its files, from being removed by `gc`."""
+@click.pass_context
+def tags_command(click_context: click.Context) -> None:
+    """Tags keep a blob, or a collection with all its files, from being removed by `gc`.
+
+    Without a command all tags are listed.
+    """
+    if click_context.invoked_subcommand is None:
+        click_context.invoke(list_tags, prefix="")
 
 
 @tags_command.command("list")
