@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.run`. README.md beside this says how to read them."""

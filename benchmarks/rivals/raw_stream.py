@@ -1,0 +1,52 @@
+"""A bare iroh stream in Rust: nothing hashed, read or written. What the network part allows."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from benchmarks.harness import Process, run_to_end
+from benchmarks.machine import version_line
+from benchmarks.rivals import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.harness import Measures
+
+
+class RawStream:
+    """`blobsync-peer raw-stream-serve` and `raw-stream-get`: has only the measures of receiving."""
+
+    name = "raw-stream"
+
+    def __init__(self, size: int) -> None:
+        self._program = find_program(
+            "blobsync-peer", "BLOBSYNC_PEER", "target-peer", "release", "blobsync-peer"
+        )
+        self.version = version_line(self._program, "--version")
+        self._size = size
+        self.commands: Sequence[Sequence[str]] = ()
+
+    def run(self, folder: Path) -> Measures:
+        """One transfer of `size` bytes."""
+        command = [self._program, "raw-stream-serve", str(self._size)]
+        with Process(command, cwd=folder, env=os.environ) as server:
+            ticket = server.line_where(_parse_ready)
+            cpu_before_s = server.cpu_so_far_s()
+            get_command = [self._program, "raw-stream-get", ticket]
+            getter = run_to_end(get_command, cwd=folder, env=os.environ)
+            # It ends when its standard input does.
+            served = server.end(None)
+        self.commands = [command, [*get_command[:-1], "TICKET"]]
+        return {
+            "receive_wall_s": getter.wall_s,
+            "receive_cpu_s": getter.cpu_s + served.cpu_s - cpu_before_s,
+        }
+
+
+def _parse_ready(line: str) -> str | None:
+    event = json.loads(line)
+    return event["ticket"] if event["event"] == "ready" else None
