@@ -11,7 +11,6 @@ import logging
 import os
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from blobsync.errors import (
     TicketError,
 )
 from blobsync.identity import Identity, load_key, public_id
-from blobsync.network import NetworkOptions, OptionError
+from blobsync.network import NetworkOptions, OptionError, unspecified_addresses
 from blobsync.protocols.blobs import (
     ALPN,
     Provider,
@@ -192,7 +191,7 @@ class App:
         port = identity.last_port()
         attempts = [asked]
         if port and all(addr.port == 0 for addr in asked):
-            hosts = [addr.ip for addr in asked] or [IPv4Address(0), IPv6Address(0)]
+            hosts = [addr.ip for addr in asked] or unspecified_addresses()
             attempts.insert(0, [SocketAddr(ip, port) for ip in hosts])
         for attempt in attempts:
             try:
@@ -202,6 +201,8 @@ class App:
                     bind=attempt,
                     relays=relays,
                     relay_token=self._network.relay_token,
+                    # Whoever names an address, or wants no help of others, is left alone.
+                    port_mapping=not asked and relays != (),
                 )
             except BindError:
                 if attempt is attempts[-1]:

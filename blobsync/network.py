@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from blobsync.address import RelayUrl, SocketAddr
@@ -74,3 +75,14 @@ def _bind_addr(text: str) -> SocketAddr:
         if text.startswith("[") and text.endswith("]"):
             return SocketAddr(IPv6Address(text[1:-1]), 0)
         return SocketAddr(ip_address(text), 0)
+
+
+def unspecified_addresses() -> list[IPv4Address | IPv6Address]:
+    """All interfaces: of IPv4, and of IPv6 where the system has it."""
+    addresses: list[IPv4Address | IPv6Address] = [IPv4Address(0)]
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::", 0))
+    except OSError:
+        return addresses
+    return [*addresses, IPv6Address(0)]

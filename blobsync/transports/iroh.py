@@ -224,6 +224,7 @@ class IrohEndpoint(Endpoint):
         bind: Sequence[SocketAddr] = (),
         relays: Sequence[str] | None = (),
         relay_token: str | None = None,
+        port_mapping: bool = False,
     ) -> IrohEndpoint:
         """Open an endpoint.
 
@@ -231,9 +232,10 @@ class IrohEndpoint(Endpoint):
             secret_key: 32 bytes; None makes a new identity.
             alpns: the protocols that may be accepted.
             bind: at most one IPv4 and one IPv6 address; with any given, the other family is off.
-                None given: all interfaces and, if there are relays, the router is asked for a port.
+                None given: all interfaces.
             relays: URLs; empty for no relay, None for the public ones of iroh.
             relay_token: what the given relays want to see.
+            port_mapping: ask the router for a port (UPnP, PCP, NAT-PMP).
 
         Raises:
             BindError: an address cannot be bound.
@@ -249,7 +251,7 @@ class IrohEndpoint(Endpoint):
                 bind_ipv4=(ipv4[0] if ipv4 else None) if bind else "0.0.0.0:0",
                 bind_ipv6=(ipv6[0] if ipv6 else None) if bind else "[::]:0",
                 relays=_relay_setting(relays, relay_token),
-                port_mapping=not bind and relays != (),
+                port_mapping=port_mapping,
             )
         return cls(endpoint)
 

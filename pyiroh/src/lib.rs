@@ -7,6 +7,7 @@ mod endpoint;
 mod error;
 mod identity;
 mod incoming;
+mod lease;
 mod pump;
 mod putback;
 mod recv;

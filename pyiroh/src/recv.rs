@@ -7,12 +7,14 @@ use std::{collections::VecDeque, mem, sync::Arc};
 
 use bytes::Bytes;
 use iroh::endpoint::{ConnectionError, ReadError, RecvStream as IrohRecv, VarInt};
+use n0_future::future::now_or_never;
 use pyo3::{exceptions::PyValueError, prelude::*, pybacked::PyBackedBytes, types::PyBytes};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::{
     bridge::{Deliver, Local, Operation, runtime},
     error::Error,
+    lease::{Lease, Leased, Member},
     pump::{batch::BatchPump, blob::BlobPump, hash_of},
     transport::varint,
 };
@@ -25,6 +27,9 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Shorter pieces are copied together: each would keep the whole packet it came in alive.
 const SHORT_CHUNK: usize = 1024;
+
+/// About the bytes taken at a time from the stream of a closed endpoint.
+const RELEASE_STEP: usize = 256 << 10;
 
 /// Why no more bytes will come. Kept, because noq tells it once and then says "end".
 #[derive(Clone)]
@@ -47,7 +52,8 @@ impl From<&ReadError> for End {
 
 /// The stream itself, held by one operation at a time.
 pub struct RecvHalf {
-    stream: IrohRecv,
+    /// Gone once the endpoint is closed; there is an `end` then.
+    stream: Option<Leased<IrohRecv>>,
     /// Bytes that were taken and put back.
     front: VecDeque<Bytes>,
     end: Option<End>,
@@ -76,18 +82,14 @@ impl RecvHalf {
 
     /// Moves what has arrived, about `max` bytes of it, to the front; waits if there is nothing.
     async fn receive(&mut self, max: usize) -> Result<(), Error> {
-        if self.end.is_some() {
+        let (None, Some(stream)) = (&self.end, &mut self.stream) else {
             return self.check_end();
-        }
+        };
         let count = (max / SHORT_CHUNK + 1).min(CHUNKS_MAX);
         if self.scratch.len() < count {
             self.scratch.resize(count, Bytes::new());
         }
-        match self
-            .stream
-            .read_many_chunks(&mut self.scratch[..count])
-            .await
-        {
+        match stream.read_many_chunks(&mut self.scratch[..count]).await {
             Ok(Some(filled)) => {
                 let chunks = self.scratch[..filled].iter_mut().map(mem::take);
                 self.front.extend(chunks);
@@ -106,8 +108,11 @@ impl RecvHalf {
 
     /// Fills the beginning of a buffer that is not empty; 0 bytes at the end. Safe to cancel.
     async fn read_into(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
-        if self.front.is_empty() && self.end.is_none() {
-            match self.stream.read(buffer).await {
+        if self.front.is_empty()
+            && self.end.is_none()
+            && let Some(stream) = &mut self.stream
+        {
+            match stream.read(buffer).await {
                 Ok(Some(len)) => return Ok(len),
                 Ok(None) => self.end = Some(End::Finished),
                 Err(err) => self.end = Some(End::from(&err)),
@@ -141,8 +146,30 @@ impl RecvHalf {
     fn stop(&mut self, code: VarInt) {
         self.end = Some(End::Stopped);
         self.front.clear();
-        // Closed already means that all has been received.
-        let _ = self.stream.stop(code);
+        if let Some(stream) = &mut self.stream {
+            // Closed already means that all has been received.
+            let _ = stream.stop(code);
+        }
+    }
+
+    /// Parts with the stream of a closed endpoint. What has arrived can still be read.
+    fn release(&mut self) {
+        while self.end.is_none() {
+            // An error is the end, and kept as that.
+            if now_or_never(self.receive(RELEASE_STEP)).is_none() {
+                self.end = Some(End::Lost(ConnectionError::LocallyClosed));
+            }
+        }
+        self.stream = None;
+    }
+}
+
+impl Member for Mutex<RecvHalf> {
+    fn release(self: Arc<Self>) {
+        if let Ok(mut half) = self.try_lock() {
+            return half.release();
+        }
+        tokio::spawn(async move { self.lock().await.release() });
     }
 }
 
@@ -281,18 +308,19 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
-    pub fn new(stream: IrohRecv) -> Self {
+    pub fn new(stream: IrohRecv, lease: &Lease) -> Self {
+        let id = VarInt::from(stream.id()).into_inner();
+        let half = Arc::new(Mutex::new(RecvHalf {
+            stream: Some(lease.with(stream)),
+            front: VecDeque::new(),
+            end: None,
+            scratch: Vec::new(),
+        }));
+        lease.join(&half);
+        let halted = watch::Sender::new(false);
         Self {
-            id: VarInt::from(stream.id()).into_inner(),
-            shared: Local::new(RecvShared {
-                half: Arc::new(Mutex::new(RecvHalf {
-                    stream,
-                    front: VecDeque::new(),
-                    end: None,
-                    scratch: Vec::new(),
-                })),
-                halted: watch::Sender::new(false),
-            }),
+            shared: Local::new(RecvShared { half, halted }),
+            id,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The sending half of a stream.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
-use iroh::endpoint::{SendStream as IrohSend, VarInt};
+use iroh::endpoint::{ConnectionError, SendStream as IrohSend, StoppedError, VarInt, WriteError};
+use n0_future::future::now_or_never;
 use pyo3::{prelude::*, pybacked::PyBackedBytes};
 use tokio::sync::{Mutex, OwnedMutexGuard, TryLockError, watch};
 
@@ -11,6 +12,7 @@ use crate::{
     bridge::{Local, Operation, runtime},
     endpoint::none,
     error::Error,
+    lease::{Lease, Leased, Member},
     pump::send::{Blob, BytesOrFd, PumpProgress, send_blobs},
     transport::varint,
 };
@@ -22,21 +24,70 @@ enum End {
     Reset,
 }
 
+/// What noq says about the peer: the code it stopped the stream with, or that it has everything.
+type Stopped = Result<Option<VarInt>, StoppedError>;
+
+enum Stream {
+    Open(Leased<IrohSend>),
+    /// The endpoint was closed; the last answers of the stream.
+    Released {
+        lost: ConnectionError,
+        stopped: Stopped,
+    },
+}
+
 /// The stream itself, held by one operation at a time.
 pub struct SendHalf {
-    stream: IrohSend,
+    stream: Stream,
     end: End,
 }
 
 impl SendHalf {
     pub async fn write_all(&mut self, data: &mut [Bytes]) -> Result<(), Error> {
-        Ok(self.stream.write_all_chunks(data).await?)
+        Ok(self.iroh()?.write_all_chunks(data).await?)
+    }
+
+    fn iroh(&mut self) -> Result<&mut IrohSend, Error> {
+        match &mut self.stream {
+            Stream::Open(stream) => Ok(stream),
+            Stream::Released { lost, .. } => Err(Error::Lost(lost.clone())),
+        }
+    }
+
+    /// Waits for what noq says about the peer, without keeping this half.
+    fn stopped(&self) -> impl Future<Output = Stopped> + use<> {
+        let answer = match &self.stream {
+            Stream::Open(stream) => Ok(stream.lease.with(stream.stopped())),
+            Stream::Released { stopped, .. } => Err(stopped.clone()),
+        };
+        async move {
+            match answer {
+                Ok(mut waiting) => Pin::new(&mut *waiting).await,
+                Err(stopped) => stopped,
+            }
+        }
+    }
+
+    /// Parts with the stream of a closed endpoint.
+    fn release(&mut self) {
+        let Stream::Open(stream) = &mut self.stream else {
+            return;
+        };
+        let lost = match now_or_never(stream.write(&[])) {
+            Some(Err(WriteError::ConnectionLost(lost))) => lost,
+            _ => ConnectionError::LocallyClosed,
+        };
+        let stopped = now_or_never(stream.stopped());
+        let stopped = stopped.unwrap_or_else(|| Err(lost.clone().into()));
+        self.stream = Stream::Released { lost, stopped };
     }
 
     fn reset(&mut self, code: VarInt) {
         self.end = End::Reset;
-        // Closed already means that the peer has everything, or was told.
-        let _ = self.stream.reset(code);
+        if let Stream::Open(stream) = &mut self.stream {
+            // Closed already means that the peer has everything, or was told.
+            let _ = stream.reset(code);
+        }
     }
 }
 
@@ -46,6 +97,15 @@ impl Drop for SendHalf {
         if self.end == End::Open {
             self.reset(VarInt::from_u32(0));
         }
+    }
+}
+
+impl Member for Mutex<SendHalf> {
+    fn release(self: Arc<Self>) {
+        if let Ok(mut half) = self.try_lock() {
+            return half.release();
+        }
+        tokio::spawn(async move { self.lock().await.release() });
     }
 }
 
@@ -89,16 +149,17 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    pub fn new(stream: IrohSend) -> Self {
+    pub fn new(stream: IrohSend, lease: &Lease) -> Self {
+        let id = VarInt::from(stream.id()).into_inner();
+        let half = Arc::new(Mutex::new(SendHalf {
+            stream: Stream::Open(lease.with(stream)),
+            end: End::Open,
+        }));
+        lease.join(&half);
+        let halted = watch::Sender::new(false);
         Self {
-            id: VarInt::from(stream.id()).into_inner(),
-            shared: Local::new(SendShared {
-                half: Arc::new(Mutex::new(SendHalf {
-                    stream,
-                    end: End::Open,
-                })),
-                halted: watch::Sender::new(false),
-            }),
+            shared: Local::new(SendShared { half, halted }),
+            id,
         }
     }
 }
@@ -114,7 +175,7 @@ impl SendStream {
         let shared = self.shared.get()?.clone();
         Ok(Operation::new(async move {
             let written = shared
-                .with(async |half| Ok(half.stream.write(&data).await?))
+                .with(async |half| Ok(half.iroh()?.write(&data).await?))
                 .await?;
             Ok(
                 Box::new(move |py: Python<'_>| Ok(written.into_pyobject(py)?.into_any().unbind()))
@@ -143,7 +204,10 @@ impl SendStream {
         if half.end != End::Open {
             return Err(Error::StreamClosed.into());
         }
-        half.stream.finish().map_err(|_| Error::StreamClosed)?;
+        // As on any lost connection this is no error; `acked` tells.
+        if let Stream::Open(stream) = &mut half.stream {
+            stream.finish().map_err(|_| Error::StreamClosed)?;
+        }
         half.end = End::Finished;
         Ok(())
     }
@@ -156,7 +220,7 @@ impl SendStream {
                 if half.end == End::Reset {
                     return Err(Error::StreamClosed);
                 }
-                half.stream.stopped()
+                half.stopped()
             };
             match stopped.await? {
                 Some(code) => Err(Error::StreamStopped(code.into_inner())),
@@ -169,7 +233,7 @@ impl SendStream {
     fn stopped(&self) -> PyResult<Operation> {
         let shared = self.shared.get()?.clone();
         Ok(Operation::new(async move {
-            let stopped = shared.half.lock().await.stream.stopped();
+            let stopped = shared.half.lock().await.stopped();
             let code = stopped.await?.map(VarInt::into_inner);
             Ok(
                 Box::new(move |py: Python<'_>| Ok(code.into_pyobject(py)?.into_any().unbind()))
@@ -194,23 +258,26 @@ impl SendStream {
 
     #[getter]
     fn get_priority(&self) -> PyResult<i32> {
-        let half = self
-            .shared
-            .get()?
-            .try_lock()
-            .map_err(|_| Error::StreamBusy)?;
-        Ok(half.stream.priority().map_err(|_| Error::StreamClosed)?)
-    }
-
-    #[setter]
-    fn set_priority(&self, value: i32) -> PyResult<()> {
-        let half = self
+        let mut half = self
             .shared
             .get()?
             .try_lock()
             .map_err(|_| Error::StreamBusy)?;
         Ok(half
-            .stream
+            .iroh()?
+            .priority()
+            .map_err(|_| Error::StreamClosed)?)
+    }
+
+    #[setter]
+    fn set_priority(&self, value: i32) -> PyResult<()> {
+        let mut half = self
+            .shared
+            .get()?
+            .try_lock()
+            .map_err(|_| Error::StreamBusy)?;
+        Ok(half
+            .iroh()?
             .set_priority(value)
             .map_err(|_| Error::StreamClosed)?)
     }

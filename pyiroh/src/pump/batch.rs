@@ -151,11 +151,12 @@ impl State {
 
     /// Reads until there is a batch. Safe to cancel. Ok also when the stream has ended early,
     /// which the entries or `failure` then show.
-    async fn read(&mut self, reading: &mut Reading) -> Result<(), Error> {
+    async fn read(&mut self, stream: &RecvShared) -> Result<(), Error> {
+        let mut reading = stream.reading().await?;
         loop {
             let missing = self.missing();
             if missing > 0 {
-                if self.grow(reading, missing).await? == 0 {
+                if self.grow(&mut reading, missing).await? == 0 {
                     return Ok(());
                 }
                 continue;
@@ -195,6 +196,17 @@ impl State {
         let more = reading.fill(&mut grown.slab[begin..]).await?;
         grown.len += more;
         Ok(more)
+    }
+
+    /// Forgets a blob whose rest cannot come any more. It counts as never begun, so that nobody
+    /// takes the blobs before it for all there are.
+    fn drop_incomplete(&mut self) {
+        if self.missing() > 0
+            && let Some(entry) = self.entries.pop()
+        {
+            self.slab.truncate(entry.at);
+            self.next = entry.index;
+        }
     }
 
     /// The header of the next blob has come.
@@ -321,18 +333,11 @@ async fn next(
 ) -> Result<Taken, Error> {
     if state.ready.is_none() {
         if state.verifying.is_none() && state.failure.is_none() && state.large.is_none() {
-            let mut reading = stream.reading().await?;
-            let result = state.read(&mut reading).await;
-            // Whole blobs come first; the stream gives the same error again.
-            let is_whole = state.missing() == 0;
-            if let Err(err) = result {
-                let whole = state.entries.len() - usize::from(!is_whole);
-                if whole == 0 {
+            if let Err(err) = state.read(&stream).await {
+                state.drop_incomplete();
+                // Whole blobs come first; the stream gives the same error again.
+                if state.entries.is_empty() {
                     return Err(err);
-                }
-                if !is_whole {
-                    let cut = state.entries.pop();
-                    state.slab.truncate(cut.map_or(0, |entry| entry.at));
                 }
             }
         }
