@@ -226,23 +226,27 @@ class FolderFetch:
                 there.append(file)
         # What was imported before and did not change since is not read again.
         imported = await self._store.import_files([self._path(file) for file in there], temp=temp)
+        large: list[WantedFile] = []
         for file, known in zip(there, imported, strict=True):
             if known.hash == file.hash:
                 self._found(known.size)
                 if known.size > INLINE_SIZE_MAX:
-                    await self._remove_leftover(file)
+                    large.append(file)
             else:
                 self._refuse_to_replace(file)
                 pending.append(file)
+        for file in await asyncio.to_thread(self._with_leftover, large):
+            await self._remove_leftover(file)
         return pending
+
+    def _with_leftover(self, files: Sequence[WantedFile]) -> list[WantedFile]:
+        return [file for file in files if self._root.stat(_hidden(file)) is not None]
 
     async def _remove_leftover(self, file: WantedFile) -> None:
         """Remove what a fetch left unfinished to a place where the file is by now.
 
         Of two fetches at once, one finds that the other was first, and leaves its own there.
         """
-        if await asyncio.to_thread(self._root.stat, _hidden(file)) is None:
-            return
         try:
             place = await asyncio.to_thread(
                 self._root.open_partial, file.components, file.hash.hex()
