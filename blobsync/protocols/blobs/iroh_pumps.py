@@ -199,16 +199,16 @@ class _IrohSender(BlobSender):
         self._stream = stream
         self._counter = counter
 
-    async def send_small(self, blobs: Sequence[tuple[Hash, bytes]]) -> None:
+    async def send_whole(self, blobs: Sequence[tuple[Hash, bytes, bytes]]) -> None:
         try:
-            await self._stream.pump_many([(hash, data, b"") for hash, data in blobs])
+            await self._stream.pump_many(blobs)
         except pyiroh.VerifyError as error:
             raise VerificationError(
-                blobs[0][0], detail=f"or one stored after it: {error}"
+                blobs[0][0], detail=f"or one sent together with it: {error}"
             ) from error
         except pyiroh.IrohError as error:
             raise translate_error(error) from error
-        self._counter.bytes_sent += sum(len(data) for _, data in blobs)
+        self._counter.bytes_sent += sum(len(data) for _, data, _ in blobs)
 
     async def send_ranges(self, reader: BlobReader, ranges: ChunkRanges) -> bool:
         progress = pyiroh.PumpProgress()

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from blobstore import BlobError, BlobFormat, HashSeq
 from blobsync.errors import BlobsyncError, LocalProtocolError, RemoteProtocolError
+from blobsync.protocols.blobs.pumps import BATCH_SIZE, WHOLE_SIZE_MAX
 from blobsync.transports import ConnectionClosedError, StreamResetError, StreamStoppedError
 from blobsync.wire.codes import StreamCode
 from blobsync.wire.requests import (
@@ -28,7 +30,7 @@ from blobsync.wire.requests import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Sequence
 
     from blobstore import ChunkRanges, Hash, HashAndFormat, Store
     from blobsync.protocols.blobs.pumps import BlobSender, Pumps
@@ -45,8 +47,8 @@ REQUEST_TIMEOUT_S = 30.0
 DECODED_AT_ONCE_MAX = 16 << 10
 """Bytes of a request that is decoded on the spot; a longer one must not hold up the others."""
 
-SMALL_BATCH = 256
-"""Small blobs read from the store at once."""
+BLOBS_AT_ONCE = 256
+"""Blobs looked up in the store at once."""
 
 
 class SharedBlobs:
@@ -241,33 +243,45 @@ class Provider:
         batch: list[tuple[Hash, ChunkRanges]] = []
         async for blob in blobs:
             batch.append(blob)
-            if len(batch) == SMALL_BATCH:
+            if len(batch) == BLOBS_AT_ONCE:
                 if not await self._send_batch(sender, batch):
                     return
                 batch = []
         await self._send_batch(sender, batch)
 
     async def _send_batch(
-        self, sender: BlobSender, batch: Iterable[tuple[Hash, ChunkRanges]]
+        self, sender: BlobSender, batch: Sequence[tuple[Hash, ChunkRanges]]
     ) -> bool:
         """Send some blobs; False if one is missing."""
-        batch = list(batch)
-        small = await self._store.read_small([hash for hash, _ in batch])
-        waiting: list[tuple[Hash, bytes]] = []
-        for (hash, ranges), data in zip(batch, small, strict=True):
-            if data is not None and ranges.is_all:
-                waiting.append((hash, data))
-                continue
-            if waiting:
-                await sender.send_small(waiting)
-                waiting = []
-            try:
-                reader = await self._store.open_reader(hash)
-            except LookupError:
-                return False
-            with reader:
-                if not await sender.send_ranges(reader, ranges):
+        position = 0
+        while position < len(batch):
+            count = await self._send_whole(sender, batch[position:])
+            position += count
+            if count == 0:
+                hash, ranges = batch[position]
+                try:
+                    reader = await self._store.open_reader(hash)
+                except LookupError:
                     return False
-        if waiting:
-            await sender.send_small(waiting)
+                with reader:
+                    if not await sender.send_ranges(reader, ranges):
+                        return False
+                position += 1
         return True
+
+    async def _send_whole(
+        self, sender: BlobSender, batch: Sequence[tuple[Hash, ChunkRanges]]
+    ) -> int:
+        """Send the first blobs as far as they are wanted whole and fit into memory; how many."""
+        hashes = [hash for hash, _ in takewhile(lambda blob: blob[1].is_all, batch)]
+        if not hashes:
+            return 0
+        found = await self._store.read_whole(hashes, size_max=WHOLE_SIZE_MAX, bytes_max=BATCH_SIZE)
+        blobs: list[tuple[Hash, bytes, bytes]] = []
+        for hash, blob in zip(hashes, found, strict=False):
+            if blob is None:
+                break
+            blobs.append((hash, *blob))
+        if blobs:
+            await sender.send_whole(blobs)
+        return len(blobs)

@@ -127,11 +127,12 @@ class BlobSender(ABC):
     """Writes the blobs of one answer in their order."""
 
     @abstractmethod
-    async def send_small(self, blobs: Sequence[tuple[Hash, bytes]]) -> None:
-        """Send whole blobs of at most one chunk group each.
+    async def send_whole(self, blobs: Sequence[tuple[Hash, bytes, bytes]]) -> None:
+        """Send whole blobs that are in memory: hash, data and outboard of each.
 
         Raises:
-            VerificationError: data does not match its hash; none of it was sent.
+            VerificationError: data or outboard do not match the hash; nothing of the piece that
+                does not was sent.
             StreamStoppedError, ConnectionClosedError: see the transport.
         """
 

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from blobstore import ChunkRanges, Hash, VerificationError
-from blobstore.codec.bao import BlobDecoder, BlobEncoder, EncodingEndedError, hash_bytes
+from blobstore.codec.bao import BlobDecoder, BlobEncoder, EncodingEndedError
 from blobstore.codec.tree import PAIR_SIZE, outboard_size
 from blobsync.errors import BlobsyncError, NotFoundError, PeerDataError, RemoteProtocolError
 from blobsync.protocols.blobs.pumps import (
@@ -239,19 +239,26 @@ class _PythonSender(BlobSender):
         self._stream = stream
         self._counter = counter
 
-    async def send_small(self, blobs: Sequence[tuple[Hash, bytes]]) -> None:
+    async def send_whole(self, blobs: Sequence[tuple[Hash, bytes, bytes]]) -> None:
         parts: list[bytes] = []
-        damaged: Hash | None = None
-        for hash, data in blobs:
-            if hash_bytes(data) != hash:
-                damaged = hash
+        waiting = 0
+        error: VerificationError | None = None
+        for hash, data, outboard in blobs:
+            if waiting >= READ_SIZE:
+                await self._stream.write(b"".join(parts))
+                parts, waiting = [], 0
+            encoder = BlobEncoder(hash, len(data), ChunkRanges.all(), data, outboard)
+            try:
+                while piece := encoder.next(READ_SIZE):
+                    parts.append(piece)
+                    waiting += len(piece)
+            except VerificationError as damaged:
+                error = damaged
                 break
-            # The encoding of a blob of one chunk group is its data.
-            parts += (len(data).to_bytes(8, "little"), data)
+            self._counter.bytes_sent += len(data)
         await self._stream.write(b"".join(parts))
-        self._counter.bytes_sent += sum(len(data) for data in parts[1::2])
-        if damaged is not None:
-            raise VerificationError(damaged)
+        if error is not None:
+            raise error
 
     async def send_ranges(self, reader: BlobReader, ranges: ChunkRanges) -> bool:
         encoder = BlobEncoder(reader.hash, reader.size, ranges, reader.data, reader.outboard)

@@ -322,12 +322,15 @@ class PumpsContract(ABC):
                 assert sent == blob.encode(ranges)
                 assert counter.bytes_sent == ranges.bytes_within(size)
 
-    async def test_small_blobs_are_sent_back_to_back(
+    async def test_whole_blobs_are_sent_back_to_back(
         self, ends: tuple[Connection, Connection]
     ) -> None:
         blobs = [Blob.of(i * 37 % 16_384) for i in range(500)]
+        blobs += [Blob.of(100_000), Blob.of(0), Blob.of(1 << 20), Blob.of(5)]
         counter = Counter()
-        sent, _ = await self._send_small(ends, [(each.hash, each.data) for each in blobs], counter)
+        wanted = [(each.hash, each.data, each.outboard) for each in blobs]
+        sent, error = await self._send_whole(ends, wanted, counter)
+        assert error is None
         assert sent == b"".join(blob.encode() for blob in blobs)
         assert counter.bytes_sent == sum(len(blob.data) for blob in blobs)
 
@@ -350,7 +353,7 @@ class PumpsContract(ABC):
         assert isinstance(error, VerificationError)
         assert blob.encode().startswith(sent)
         small = Blob.of(100)
-        sent, error = await self._send_small(ends, [(small.hash, b"x" * 100)], Counter())
+        sent, error = await self._send_whole(ends, [(small.hash, b"x" * 100, b"")], Counter())
         assert isinstance(error, VerificationError)
         assert sent in (b"", (100).to_bytes(8, "little")), "the size may go first, no data"
 
@@ -427,10 +430,10 @@ class PumpsContract(ABC):
         assert sent is not None
         return sent, await sending
 
-    async def _send_small(
+    async def _send_whole(
         self,
         ends: tuple[Connection, Connection],
-        blobs: list[tuple[Hash, bytes]],
+        blobs: list[tuple[Hash, bytes, bytes]],
         counter: Counter,
     ) -> tuple[bytes, Exception | None]:
         ours, theirs = ends
@@ -439,7 +442,7 @@ class PumpsContract(ABC):
 
         async def send() -> Exception | None:
             try:
-                await sender.send_small(blobs)
+                await sender.send_whole(blobs)
             except VerificationError as error:
                 return error
             finally:

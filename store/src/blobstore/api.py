@@ -360,6 +360,17 @@ class Store(ABC):
         """The data of those that are complete and inline; None for the others. Not re-hashed."""
 
     @abstractmethod
+    async def read_whole(
+        self, hashes: Sequence[Hash], *, size_max: int, bytes_max: int
+    ) -> list[tuple[bytes, bytes] | None]:
+        """Data and outboard of complete blobs; not re-hashed, so whoever uses them must.
+
+        None stands for a blob that is not complete, has more than `size_max` bytes or cannot be
+        read just now: `open_reader` tells which. After about `bytes_max` bytes it stops: the list
+        is for the first of `hashes`, at least one of them.
+        """
+
+    @abstractmethod
     async def open_reader(self, hash: Hash) -> BlobReader:
         """Open a complete or partial blob for serving.
 

@@ -267,6 +267,12 @@ class LmdbStore(Store):
         core = self._core
         return await self._run(lambda: reading.read_small(core, list(hashes)))
 
+    async def read_whole(
+        self, hashes: Sequence[Hash], *, size_max: int, bytes_max: int
+    ) -> list[tuple[bytes, bytes] | None]:
+        core = self._core
+        return await self._run(lambda: reading.read_whole(core, list(hashes), size_max, bytes_max))
+
     async def open_reader(self, hash: Hash) -> BlobReader:
         core = self._core
         opened: list[BlobReader] = []

@@ -261,6 +261,20 @@ class MemStore(Store):
             found.append(None if data is None or len(data) > INLINE_SIZE_MAX else data)
         return found
 
+    async def read_whole(
+        self, hashes: Sequence[Hash], *, size_max: int, bytes_max: int
+    ) -> list[tuple[bytes, bytes] | None]:
+        self._check_open()
+        found: list[tuple[bytes, bytes] | None] = []
+        total = 0
+        for hash in hashes:
+            blob = (b"", b"") if hash == EMPTY_HASH else self._blobs.get(hash)
+            found.append(blob if blob is not None and len(blob[0]) <= size_max else None)
+            total += 0 if found[-1] is None else len(found[-1][0])
+            if total >= bytes_max:
+                break
+        return found
+
     async def open_reader(self, hash: Hash) -> BlobReader:
         self._check_open()
         return self._open_reader(hash)

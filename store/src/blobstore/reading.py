@@ -368,6 +368,42 @@ def read_small(core: Core, hashes: list[Hash]) -> list[bytes | None]:
     return core.database.read(job)
 
 
+def read_whole(
+    core: Core, hashes: list[Hash], size_max: int, bytes_max: int
+) -> list[tuple[bytes, bytes] | None]:
+    """See `Store.read_whole`."""
+    found = core.database.read(lambda txn: [_find(txn, hash) for hash in hashes])
+    blobs: list[tuple[bytes, bytes] | None] = []
+    total = 0
+    for hash, each in zip(hashes, found, strict=True):
+        blob = (b"", b"") if hash == EMPTY_HASH else _read_found(core, hash, each, size_max)
+        blobs.append(blob)
+        total += 0 if blob is None else len(blob[0])
+        if total >= bytes_max:
+            break
+    return blobs
+
+
+def _read_found(core: Core, hash: Hash, found: Found, size_max: int) -> tuple[bytes, bytes] | None:
+    record = found.record
+    if record is None or record.size > size_max:
+        return None
+    if found.data is not None:
+        return found.data, b""
+    if found.outboard is None:
+        return None
+    try:
+        fd = open_data(core, hash, record)
+    except (FileNotFoundError, FileChangedError):
+        # Whoever opens it by itself is told what happened to it.
+        return None
+    try:
+        data = core.files.read(fd, record.size, 0)
+    finally:
+        core.files.close(fd)
+    return (data, found.outboard) if len(data) == record.size else None
+
+
 class Page(NamedTuple):
     """Some blobs in the order of their hashes."""
 

@@ -22,6 +22,8 @@ from blobsync.wire.requests import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blobstore import BlobReader
     from tests.unit.protocols.conftest import World
 
@@ -154,27 +156,37 @@ async def test_a_changed_file_resets_the_answer_with_internal(
     assert await ask(world, request) == (b"", 3)
 
 
+@pytest.mark.parametrize("size", [10_000, 100_000, 2_000_000])
 async def test_damaged_data_never_leaves(
-    lmdb_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lmdb_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """The file changes without a trace in its status: only hashing finds it."""
+    """The data changes without a trace in its status: only hashing finds it."""
     world = lmdb_world
     path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
+    path.write_bytes(bytes(size))
     imported = await world.store.import_file(path)
     world.shared.grant(HashAndFormat(imported.hash))
-    real = world.store.open_reader
+    damaged = bytes(size // 2) + b"x" + bytes(size - size // 2 - 1)
+    open_reader, read_whole = world.store.open_reader, world.store.read_whole
 
     async def open_damaged(hash: Hash) -> BlobReader:
-        with await real(hash) as reader:
-            return replace(reader, data=bytes(50_000) + b"x" + bytes(49_999), _on_close=None)
+        with await open_reader(hash) as reader:
+            return replace(reader, data=damaged, _on_close=None)
+
+    async def read_damaged(
+        hashes: Sequence[Hash], *, size_max: int, bytes_max: int
+    ) -> list[tuple[bytes, bytes] | None]:
+        found = await read_whole(hashes, size_max=size_max, bytes_max=bytes_max)
+        return [each and (damaged, each[1]) for each in found]
 
     request = encode_request(GetRequest(imported.hash, ChunkRangesSeq.blob()))
     whole, _ = await ask(world, request)
     monkeypatch.setattr(world.store, "open_reader", open_damaged)
+    monkeypatch.setattr(world.store, "read_whole", read_damaged)
     answer, code = await ask(world, request)
     assert code == 3
     assert whole.startswith(answer)
+    assert len(answer) < len(whole)
 
 
 async def test_observe_is_refused(world: World, blob: Hash) -> None:

@@ -42,6 +42,27 @@ class ReadingCases(ContractBase):
                 with pytest.raises(ValueError, match="negative"):
                     await store.read(hash, start, end)
 
+    async def test_read_whole(self, store: Store) -> None:
+        blobs = [b"small", b"", b"m" * 16_385, b"l" * 100_000, b"xl" * 100_000]
+        hashes = await store.add_many(blobs)
+        found = await store.read_whole([*hashes, ABSENT], size_max=100_000, bytes_max=1 << 20)
+        assert [each and each[0] for each in found] == [*blobs[:4], None, None]
+        for blob, each in zip(blobs[:4], found, strict=False):
+            assert each == (blob, pybao.outboard(blob)[1])
+        # It stops behind the blob with which there is enough, and reads at least one.
+        found = await store.read_whole(hashes, size_max=100_000, bytes_max=6)
+        assert [each and each[0] for each in found] == blobs[:3]
+        assert len(await store.read_whole(hashes, size_max=100_000, bytes_max=0)) == 1
+        assert await store.read_whole([], size_max=1, bytes_max=1) == []
+
+    async def test_read_whole_leaves_out_changed_files(self, store: Store, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"a" * 50_000)
+        imported = await store.import_file(path)
+        path.write_bytes(b"b" * 50_000)
+        found = await store.read_whole([imported.hash], size_max=1 << 20, bytes_max=1 << 20)
+        assert found in ([None], [(b"a" * 50_000, pybao.outboard(b"a" * 50_000)[1])])
+
     async def test_read_small_gives_what_is_inline(self, store: Store) -> None:
         hashes = await store.add_many([b"small", LARGE])
         assert await store.read_small([*hashes, ABSENT]) == [b"small", None, None]
