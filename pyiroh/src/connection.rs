@@ -1,9 +1,11 @@
 //! A connection to one peer, its streams, datagrams and paths.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex};
 
 use bytes::Bytes;
-use iroh::endpoint::{PathEventStream, Side, WeakConnectionHandle};
+use iroh::endpoint::{
+    ConnectionError, ConnectionStats as IrohStats, PathEventStream, Side, WeakConnectionHandle,
+};
 use n0_future::{StreamExt, future::poll_once};
 use pyo3::{
     IntoPyObjectExt,
@@ -15,10 +17,11 @@ use pyo3::{
 use tokio::sync::Mutex;
 
 use crate::{
-    bridge::{Deliver, Local, Operation},
+    bridge::{Deliver, Local, Operation, lock},
     endpoint::{describe, none},
-    error::{Error, connection_lost},
+    error::{Error, connection_lost, reason_at_end},
     identity::EndpointId,
+    lease::{Lease, Leased, Member},
     putback::Source,
     recv::RecvStream,
     send::SendStream,
@@ -27,18 +30,66 @@ use crate::{
 
 type BiStream = (iroh::endpoint::SendStream, iroh::endpoint::RecvStream);
 
+type IrohConnection = Leased<iroh::endpoint::Connection>;
+
+enum State {
+    Open(IrohConnection),
+    /// The endpoint was closed; what is still known.
+    Released {
+        reason: ConnectionError,
+        stats: Box<IrohStats>,
+    },
+}
+
+struct Shared {
+    state: SyncMutex<State>,
+    remote_id: EndpointId,
+    alpn: Vec<u8>,
+    side: Side,
+    stable_id: usize,
+}
+
+impl Shared {
+    fn iroh(&self) -> Result<IrohConnection, Error> {
+        match &*lock(&self.state) {
+            State::Open(connection) => Ok(connection.clone()),
+            State::Released { reason, .. } => Err(Error::Lost(reason.clone())),
+        }
+    }
+}
+
+impl Member for Shared {
+    fn release(self: Arc<Self>) {
+        let mut state = lock(&self.state);
+        if let State::Open(connection) = &*state {
+            *state = State::Released {
+                reason: reason_at_end(connection.close_reason()),
+                stats: Box::new(connection.stats()),
+            };
+        }
+    }
+}
+
 #[pyclass(frozen, module = "pyiroh._pyiroh")]
 pub struct Connection {
-    inner: Local<iroh::endpoint::Connection>,
+    shared: Local<Arc<Shared>>,
     bi: Source<(SendStream, RecvStream)>,
     uni: Source<RecvStream>,
     datagrams: Source<Bytes>,
 }
 
 impl Connection {
-    pub fn new(connection: iroh::endpoint::Connection) -> Self {
+    pub fn new(connection: iroh::endpoint::Connection, lease: &Lease) -> Self {
+        let shared = Arc::new(Shared {
+            remote_id: EndpointId(connection.remote_id()),
+            alpn: connection.alpn().to_vec(),
+            side: connection.side(),
+            stable_id: connection.stable_id(),
+            state: SyncMutex::new(State::Open(lease.with(connection))),
+        });
+        lease.join(&shared);
         Self {
-            inner: Local::new(connection),
+            shared: Local::new(shared),
             bi: Source::new(),
             uni: Source::new(),
             datagrams: Source::new(),
@@ -49,30 +100,36 @@ impl Connection {
         Box::new(move |py| Ok(Py::new(py, self)?.into_any()))
     }
 
-    fn iroh(&self) -> Result<iroh::endpoint::Connection, Error> {
-        Ok(self.inner.get()?.clone())
+    /// For an operation, which looks for the connection only when it starts: one that nobody
+    /// starts must not keep it.
+    fn shared(&self) -> Result<Arc<Shared>, Error> {
+        Ok(self.shared.get()?.clone())
+    }
+
+    fn iroh(&self) -> Result<IrohConnection, Error> {
+        self.shared.get()?.iroh()
     }
 }
 
-fn halves((send, recv): BiStream) -> (SendStream, RecvStream) {
-    (SendStream::new(send), RecvStream::new(recv))
+fn halves((send, recv): BiStream, lease: &Lease) -> (SendStream, RecvStream) {
+    (SendStream::new(send, lease), RecvStream::new(recv, lease))
 }
 
 #[pymethods]
 impl Connection {
     #[getter]
     fn remote_id(&self) -> PyResult<EndpointId> {
-        Ok(EndpointId(self.inner.get()?.remote_id()))
+        Ok(self.shared.get()?.remote_id.clone())
     }
 
     #[getter]
     fn alpn<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, self.inner.get()?.alpn()))
+        Ok(PyBytes::new(py, &self.shared.get()?.alpn))
     }
 
     #[getter]
     fn side(&self) -> PyResult<&'static str> {
-        Ok(match self.inner.get()?.side() {
+        Ok(match self.shared.get()?.side {
             Side::Client => "client",
             Side::Server => "server",
         })
@@ -80,30 +137,33 @@ impl Connection {
 
     #[getter]
     fn stable_id(&self) -> PyResult<usize> {
-        Ok(self.inner.get()?.stable_id())
+        Ok(self.shared.get()?.stable_id)
     }
 
     fn open_bi(&self) -> PyResult<Operation> {
-        let connection = self.iroh()?;
+        let shared = self.shared()?;
         Ok(Operation::new(async move {
-            let streams = halves(connection.open_bi().await?);
+            let connection = shared.iroh()?;
+            let streams = halves(connection.open_bi().await?, &connection.lease);
             Ok(Box::new(move |py: Python<'_>| streams.into_py_any(py)) as _)
         }))
     }
 
     fn open_uni(&self) -> PyResult<Operation> {
-        let connection = self.iroh()?;
+        let shared = self.shared()?;
         Ok(Operation::new(async move {
-            let stream = SendStream::new(connection.open_uni().await?);
+            let connection = shared.iroh()?;
+            let stream = SendStream::new(connection.open_uni().await?, &connection.lease);
             Ok(Box::new(move |py: Python<'_>| stream.into_py_any(py)) as _)
         }))
     }
 
     fn accept_bi(&self) -> PyResult<Operation> {
-        let connection = self.iroh()?;
+        let shared = self.shared()?;
         let source = self.bi.clone();
         Ok(Operation::new(async move {
-            let next = async { Ok(halves(connection.accept_bi().await?)) };
+            let connection = shared.iroh()?;
+            let next = async { Ok(halves(connection.accept_bi().await?, &connection.lease)) };
             Ok(source
                 .take(next)
                 .await?
@@ -112,10 +172,16 @@ impl Connection {
     }
 
     fn accept_uni(&self) -> PyResult<Operation> {
-        let connection = self.iroh()?;
+        let shared = self.shared()?;
         let source = self.uni.clone();
         Ok(Operation::new(async move {
-            let next = async { Ok(RecvStream::new(connection.accept_uni().await?)) };
+            let connection = shared.iroh()?;
+            let next = async {
+                Ok(RecvStream::new(
+                    connection.accept_uni().await?,
+                    &connection.lease,
+                ))
+            };
             Ok(source
                 .take(next)
                 .await?
@@ -125,27 +191,29 @@ impl Connection {
 
     #[getter]
     fn max_datagram_size(&self) -> PyResult<Option<usize>> {
-        Ok(self.inner.get()?.max_datagram_size())
+        Ok(self.iroh().ok().and_then(|it| it.max_datagram_size()))
     }
 
     fn send_datagram(&self, data: PyBackedBytes) -> PyResult<()> {
         let data = Bytes::from_owner(data);
-        Ok(self.inner.get()?.send_datagram(data).map_err(Error::from)?)
+        Ok(self.iroh()?.send_datagram(data).map_err(Error::from)?)
     }
 
     fn send_datagram_wait(&self, data: PyBackedBytes) -> PyResult<Operation> {
         let data = Bytes::from_owner(data);
-        let connection = self.iroh()?;
+        let shared = self.shared()?;
         Ok(Operation::new(async move {
+            let connection = shared.iroh()?;
             connection.send_datagram_wait(data).await?;
             none()
         }))
     }
 
     fn read_datagram(&self) -> PyResult<Operation> {
-        let connection = self.iroh()?;
+        let shared = self.shared()?;
         let source = self.datagrams.clone();
         Ok(Operation::new(async move {
+            let connection = shared.iroh()?;
             let next = async { Ok(connection.read_datagram().await?) };
             let taken = source.take(next).await?;
             Ok(taken.deliver(|py, data| Ok(PyBytes::new(py, &data).into_any().unbind())))
@@ -158,20 +226,27 @@ impl Connection {
     )]
     fn close(&self, code: u64, reason: &[u8]) -> PyResult<()> {
         let code = varint("code", code)?;
-        self.inner.get()?.close(code, reason);
+        if let State::Open(connection) = &*lock(&self.shared.get()?.state) {
+            connection.close(code, reason);
+        }
         Ok(())
     }
 
     fn closed(&self) -> PyResult<Operation> {
-        let connection = self.iroh()?.weak_handle();
-        let closed = connection.closed();
-        let last = self.inner.get()?.close_reason();
+        let (last, closed) = match &*lock(&self.shared.get()?.state) {
+            State::Open(connection) => (
+                connection.close_reason(),
+                Some(connection.weak_handle().closed()),
+            ),
+            State::Released { reason, .. } => (Some(reason.clone()), None),
+        };
         Ok(Operation::new(async move {
-            let reason = match (last, closed.await) {
-                (Some(reason), _) => reason,
-                (None, Some(closed)) => closed.reason,
-                (None, None) => iroh::endpoint::ConnectionError::LocallyClosed,
+            let closed = match closed {
+                Some(closed) => closed.await,
+                None => None,
             };
+            let told = closed.map(|closed| closed.reason);
+            let reason = last.or(told).unwrap_or(ConnectionError::LocallyClosed);
             Ok(
                 Box::new(move |py: Python<'_>| {
                     Ok(connection_lost(reason).into_value(py).into_any())
@@ -182,30 +257,41 @@ impl Connection {
 
     #[getter]
     fn close_reason(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        let reason = self.inner.get()?.close_reason();
+        let reason = match &*lock(&self.shared.get()?.state) {
+            State::Open(connection) => connection.close_reason(),
+            State::Released { reason, .. } => Some(reason.clone()),
+        };
         Ok(reason.map(|lost| connection_lost(lost).into_value(py).into_any()))
     }
 
     fn paths(&self) -> PyResult<Vec<Path>> {
-        Ok(paths_of(self.inner.get()?))
+        match &*lock(&self.shared.get()?.state) {
+            State::Open(connection) => Ok(paths_of(connection)),
+            State::Released { .. } => Ok(Vec::new()),
+        }
     }
 
     fn watch_paths(&self) -> PyResult<PathWatcher> {
-        let connection = self.inner.get()?;
-        // Subscribed before the first list is made, so that no change falls between.
-        let events = connection.path_events();
-        Ok(PathWatcher {
-            state: Arc::new(Mutex::new(Watching {
+        let watching = match &*lock(&self.shared.get()?.state) {
+            State::Open(connection) => Some(Watching {
+                // Subscribed before the first list is made, so that no change falls between.
+                events: connection.path_events(),
                 connection: connection.weak_handle(),
-                events,
                 is_first: true,
-            })),
+            }),
+            State::Released { .. } => None,
+        };
+        Ok(PathWatcher {
+            state: Arc::new(Mutex::new(watching)),
             source: Source::new(),
         })
     }
 
     fn stats(&self) -> PyResult<ConnectionStats> {
-        let stats = self.inner.get()?.stats();
+        let stats = match &*lock(&self.shared.get()?.state) {
+            State::Open(connection) => connection.stats(),
+            State::Released { stats, .. } => (**stats).clone(),
+        };
         Ok(ConnectionStats {
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,
@@ -217,16 +303,20 @@ impl Connection {
     }
 
     fn rtt(&self) -> PyResult<Option<f64>> {
-        let paths = self.inner.get()?.paths();
-        let selected = paths.iter().find(iroh::endpoint::Path::is_selected);
-        Ok(selected.map(|path| path.rtt().as_secs_f64()))
+        let paths = self.paths()?;
+        Ok(paths
+            .iter()
+            .find(|path| path.is_selected)
+            .map(|path| path.rtt_s))
     }
 
     #[pyo3(signature = (*, bi=None, uni=None))]
     fn set_max_streams(&self, bi: Option<u64>, uni: Option<u64>) -> PyResult<()> {
-        let connection = self.inner.get()?;
         let bi = bi.map(|count| varint("bi", count)).transpose()?;
         let uni = uni.map(|count| varint("uni", count)).transpose()?;
+        let State::Open(connection) = &*lock(&self.shared.get()?.state) else {
+            return Ok(());
+        };
         if let Some(count) = bi {
             connection.set_max_concurrent_bi_streams(count);
         }
@@ -238,16 +328,18 @@ impl Connection {
 
     fn set_receive_window(&self, size: u64) -> PyResult<()> {
         let size = varint("size", size)?;
-        self.inner.get()?.set_receive_window(size);
+        if let State::Open(connection) = &*lock(&self.shared.get()?.state) {
+            connection.set_receive_window(size);
+        }
         Ok(())
     }
 
     fn __repr__(&self) -> PyResult<String> {
-        let connection = self.inner.get()?;
-        let alpn = String::from_utf8_lossy(connection.alpn());
+        let shared = self.shared.get()?;
+        let alpn = String::from_utf8_lossy(&shared.alpn);
         Ok(format!(
             "Connection({}, {alpn:?})",
-            connection.remote_id().fmt_short()
+            shared.remote_id.0.fmt_short()
         ))
     }
 }
@@ -337,7 +429,8 @@ impl Watching {
 
 #[pyclass(frozen, module = "pyiroh._pyiroh")]
 pub struct PathWatcher {
-    state: Arc<Mutex<Watching>>,
+    /// None if there was no connection any more.
+    state: Arc<Mutex<Option<Watching>>>,
     source: Source<Option<Vec<Path>>>,
 }
 
@@ -351,7 +444,12 @@ impl PathWatcher {
         let state = self.state.clone();
         let source = self.source.clone();
         Operation::new(async move {
-            let next = async { Ok(state.lock().await.next().await) };
+            let next = async {
+                match state.lock().await.as_mut() {
+                    Some(watching) => Ok(watching.next().await),
+                    None => Ok(None),
+                }
+            };
             let taken = source.take(next).await?;
             Ok(taken.deliver(|py, paths| match paths {
                 Some(paths) => Ok(PyList::new(py, wrap(py, paths)?)?.into_any().unbind()),

@@ -20,7 +20,10 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
     bridge::{Local, Operation, lock, runtime},
@@ -29,6 +32,7 @@ use crate::{
     identity::{EndpointAddr, EndpointId, RelayConfig, RelayStatus, SecretKey},
     identity::{parse_socket_addr, parse_url},
     incoming::Incoming,
+    lease::{Leased, Leases, lease},
     putback::Source,
     transport::{TransportConfig, seconds},
 };
@@ -39,32 +43,95 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The address that may fail to be bound, since a system need not have IPv6.
 const ANY_IPV6: &str = "[::]:0";
 
+type IrohEndpoint = Leased<iroh::Endpoint>;
+
+/// How far closing has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    No,
+    Done,
+    Failed,
+}
+
+struct Shared {
+    /// Gone once closed.
+    endpoint: Mutex<Option<Local<IrohEndpoint>>>,
+    /// Taken by who closes the endpoint.
+    leases: Mutex<Option<Leases>>,
+    closing: watch::Sender<Closing>,
+}
+
+impl Shared {
+    /// The endpoint, if it is not closed.
+    fn open(&self) -> Result<Option<IrohEndpoint>, Error> {
+        runtime()?;
+        let endpoint = lock(&self.endpoint);
+        Ok(endpoint.as_ref().map(Local::get).transpose()?.cloned())
+    }
+
+    fn iroh(&self) -> Result<IrohEndpoint, Error> {
+        self.open()?.ok_or(Error::EndpointClosed)
+    }
+
+    /// Closes the endpoint and its sockets. Those are free when this returns.
+    async fn close(&self, leases: Leases) -> Result<(), Error> {
+        if let Some(endpoint) = self.open()? {
+            endpoint.close().await;
+        }
+        let Some(last) = lock(&self.endpoint).take() else {
+            return Ok(());
+        };
+        let last = last.into_inner()?.into_value();
+        leases.end().await;
+        // Within the runtime's context iroh would leave closing a socket to another thread, and
+        // nobody could tell when that is done.
+        let (dropped, is_dropped) = oneshot::channel();
+        let dropping = std::thread::Builder::new()
+            .name("pyiroh-close".to_owned())
+            .spawn(move || {
+                drop(last);
+                // Nobody waits any more if the process is ending.
+                let _ = dropped.send(());
+            });
+        // Without a thread it was dropped here, and the port becomes free a moment later.
+        if dropping.is_ok() {
+            is_dropped.await.map_err(|_| panicked())?;
+        }
+        Ok(())
+    }
+}
+
 #[pyclass(frozen, module = "pyiroh._pyiroh")]
 pub struct Endpoint {
     id: EndpointId,
-    /// Gone once closed: iroh keeps its sockets as long as anyone holds the endpoint.
-    inner: Arc<Mutex<Option<Local<iroh::Endpoint>>>>,
+    shared: Arc<Shared>,
     incoming: Source<Option<Incoming>>,
 }
 
 impl Endpoint {
     fn new(endpoint: iroh::Endpoint) -> Self {
+        let id = EndpointId(endpoint.id());
+        let (lease, leases) = lease();
         Self {
-            id: EndpointId(endpoint.id()),
-            inner: Arc::new(Mutex::new(Some(Local::new(endpoint)))),
+            id,
+            shared: Arc::new(Shared {
+                endpoint: Mutex::new(Some(Local::new(lease.with(endpoint)))),
+                leases: Mutex::new(Some(leases)),
+                closing: watch::Sender::new(Closing::No),
+            }),
             incoming: Source::new(),
         }
     }
 
-    /// The endpoint, if it is not closed.
-    fn open(&self) -> Result<Option<iroh::Endpoint>, Error> {
-        runtime()?;
-        let inner = lock(&self.inner);
-        Ok(inner.as_ref().map(Local::get).transpose()?.cloned())
+    fn open(&self) -> Result<Option<IrohEndpoint>, Error> {
+        self.shared.open()
     }
 
-    fn iroh(&self) -> Result<iroh::Endpoint, Error> {
-        self.open()?.ok_or(Error::EndpointClosed)
+    /// For an operation, which takes the endpoint only when it starts: one that nobody starts
+    /// must not keep it.
+    fn unless_closed(&self) -> Result<Arc<Shared>, Error> {
+        self.shared.iroh()?;
+        Ok(self.shared.clone())
     }
 }
 
@@ -169,7 +236,7 @@ impl Endpoint {
         Ok(Operation::new(async move {
             // A task of its own: given up half-way, iroh would leave its sockets open.
             let bind = async move { builder.bind().await.map(|made| Unclaimed(Some(made))) };
-            let endpoint = tokio::spawn(bind).await.map_err(panicked)?;
+            let endpoint = tokio::spawn(bind).await.map_err(|_| panicked())?;
             let endpoint = endpoint.map_err(|err| bind_error(&err))?;
             Ok(Box::new(move |py: Python<'_>| {
                 Ok(Py::new(py, Endpoint::new(endpoint.claim()))?.into_any())
@@ -216,8 +283,9 @@ impl Endpoint {
 
     fn online(&self, timeout_s: f64) -> PyResult<Operation> {
         let limit = seconds("timeout_s", timeout_s)?;
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             let is_online = tokio::select! {
                 biased;
                 () = endpoint.closed() => return Err(Error::EndpointClosed),
@@ -242,8 +310,9 @@ impl Endpoint {
     }
 
     fn insert_relay(&self, relay: RelayConfig) -> PyResult<Operation> {
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             let url = relay.0.url.clone();
             endpoint.insert_relay(url, Arc::new(relay.0)).await;
             none()
@@ -252,16 +321,18 @@ impl Endpoint {
 
     fn remove_relay(&self, url: &str) -> PyResult<Operation> {
         let url = parse_url(url)?;
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             boolean(endpoint.remove_relay(&url).await.is_some())
         }))
     }
 
     fn add_external_addr(&self, addr: &str) -> PyResult<Operation> {
         let addr = parse_socket_addr(addr)?;
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             endpoint.add_external_addr(addr).await;
             none()
         }))
@@ -269,20 +340,22 @@ impl Endpoint {
 
     fn remove_external_addr(&self, addr: &str) -> PyResult<Operation> {
         let addr = parse_socket_addr(addr)?;
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             boolean(endpoint.remove_external_addr(&addr).await)
         }))
     }
 
     fn set_alpns(&self, alpns: Vec<Vec<u8>>) -> PyResult<()> {
-        self.iroh()?.set_alpns(alpns);
+        self.shared.iroh()?.set_alpns(alpns);
         Ok(())
     }
 
     fn network_change(&self) -> PyResult<Operation> {
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             endpoint.network_change().await;
             none()
         }))
@@ -307,8 +380,9 @@ impl Endpoint {
         };
         let limit = timeout_s.map(|value| seconds("timeout_s", value));
         let limit = limit.transpose()?;
-        let endpoint = self.iroh()?;
+        let shared = self.unless_closed()?;
         Ok(Operation::new(async move {
+            let endpoint = shared.iroh()?;
             let mut options = ConnectOptions::new();
             if let Some(config) = transport {
                 options = options.with_transport_config(config.0);
@@ -320,23 +394,35 @@ impl Endpoint {
                     .map_err(iroh::endpoint::ConnectError::from)?;
                 Ok::<_, Error>(connecting.await?)
             };
-            let connection = match limit {
-                None => dial.await?,
-                Some(limit) => timeout(limit, dial)
-                    .await
-                    .map_err(|_| Error::ConnectTimedOut)??,
+            let dial = async {
+                match limit {
+                    None => dial.await,
+                    Some(limit) => timeout(limit, dial)
+                        .await
+                        .map_err(|_| Error::ConnectTimedOut)?,
+                }
             };
-            Ok(Connection::new(connection).deliver())
+            let connection = tokio::select! {
+                biased;
+                () = endpoint.closed() => return Err(Error::EndpointClosed),
+                connection = dial => connection?,
+            };
+            Ok(Connection::new(connection, &endpoint.lease).deliver())
         }))
     }
 
     fn accept(&self) -> PyResult<Operation> {
-        let Some(endpoint) = self.open()? else {
-            return Ok(Operation::ready(|py| Ok(py.None())));
-        };
+        runtime()?;
+        let shared = self.shared.clone();
         let source = self.incoming.clone();
         Ok(Operation::new(async move {
-            let next = async { Ok(endpoint.accept().await.map(Incoming::new)) };
+            let next = async {
+                let Some(endpoint) = shared.open()? else {
+                    return Ok(None);
+                };
+                let incoming = endpoint.accept().await;
+                Ok(incoming.map(|incoming| Incoming::new(incoming, &endpoint.lease)))
+            };
             let taken = source.take(next).await?;
             Ok(taken.deliver(|py, incoming| match incoming {
                 Some(incoming) => Ok(Py::new(py, incoming)?.into_any()),
@@ -400,26 +486,32 @@ impl Endpoint {
 
 impl Endpoint {
     fn close_within(&self, limit: Duration) -> PyResult<Operation> {
-        let Some(endpoint) = self.open()? else {
-            return Ok(Operation::ready(|py| Ok(py.None())));
-        };
-        let inner = self.inner.clone();
+        runtime()?;
+        let shared = self.shared.clone();
         Ok(Operation::new(async move {
-            // A task of its own, which goes on when nobody waits any longer.
-            let close = tokio::spawn(async move {
-                endpoint.close().await;
-                let last = lock(&inner).take();
-                drop(last);
-            });
-            if let Ok(closed) = timeout(limit, close).await {
-                closed.map_err(panicked)?;
+            if let Some(leases) = lock(&shared.leases).take() {
+                let shared = shared.clone();
+                // A task of its own, which goes on when nobody waits any longer.
+                tokio::spawn(async move {
+                    let closing = shared.clone();
+                    let closed = tokio::spawn(async move { closing.close(leases).await }).await;
+                    shared.closing.send_replace(match closed {
+                        Ok(Ok(())) => Closing::Done,
+                        _ => Closing::Failed,
+                    });
+                });
             }
-            none()
+            let mut closing = shared.closing.subscribe();
+            let ended = timeout(limit, closing.wait_for(|&now| now != Closing::No));
+            match ended.await {
+                Ok(Ok(end)) if *end == Closing::Failed => Err(panicked()),
+                _ => none(),
+            }
         }))
     }
 }
 
-fn panicked(_: tokio::task::JoinError) -> Error {
+fn panicked() -> Error {
     Error::Failed("a part of iroh panicked; please report this".to_owned())
 }
 

@@ -202,6 +202,20 @@ pub fn connection_lost(lost: ConnectionError) -> PyErr {
     }
 }
 
+/// Why a connection of a closed endpoint is over. noq's tasks end in any order when an endpoint
+/// closes; a connection that ends after its driver blames that, which is no reason of its own.
+pub fn reason_at_end(lost: Option<ConnectionError>) -> ConnectionError {
+    match lost {
+        Some(ConnectionError::TransportError(err))
+            if err.code == TransportErrorCode::INTERNAL_ERROR =>
+        {
+            ConnectionError::LocallyClosed
+        }
+        Some(lost) => lost,
+        None => ConnectionError::LocallyClosed,
+    }
+}
+
 fn with_reason(text: &str, reason: &str) -> String {
     if reason.is_empty() {
         text.to_owned()

@@ -23,7 +23,7 @@ use crate::{
 type IrohIncoming = Leased<iroh::endpoint::Incoming>;
 
 enum Decision {
-    Open(Local<IrohIncoming>),
+    Open(Box<Local<IrohIncoming>>),
     Made,
     /// The endpoint was closed before.
     TooLate,
@@ -60,7 +60,7 @@ impl Incoming {
         let alpns = offered.into_iter().flatten().map_while(Result::ok);
         let alpns = alpns.map(|alpn| alpn.to_vec()).collect();
         let is_validated = incoming.remote_addr_validated();
-        let decision = Decision::Open(Local::new(lease.with(incoming)));
+        let decision = Decision::Open(Box::new(Local::new(lease.with(incoming))));
         let decision = Arc::new(Mutex::new(decision));
         lease.join(&decision);
         Self {
@@ -121,7 +121,7 @@ impl Incoming {
     fn accept(&self) -> PyResult<Operation> {
         let incoming = self.decide()?;
         let lease = incoming.lease.clone();
-        let decided = Arc::new(Mutex::new(Decision::Open(Local::new(incoming))));
+        let decided = Arc::new(Mutex::new(Decision::Open(Box::new(Local::new(incoming)))));
         // An operation that nobody starts must not keep the endpoint.
         lease.join(&decided);
         drop(lease);
@@ -149,7 +149,7 @@ impl Incoming {
         if let Err(err) = incoming.into_value().retry() {
             // Proven already: nothing to do, and the peer may still be decided on.
             let incoming = lease.with(err.into_incoming());
-            *lock(&self.decision) = Decision::Open(Local::new(incoming));
+            *lock(&self.decision) = Decision::Open(Box::new(Local::new(incoming)));
             lease.join(&self.decision);
             return Err(Error::Value("the address is proven already".to_owned()).into());
         }

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use crate::{
     bridge::{Deliver, Local, Operation, runtime},
-    error::Error,
+    error::{Error, reason_at_end},
     lease::{Lease, Leased, Member},
     pump::{batch::BatchPump, blob::BlobPump, hash_of},
     transport::varint,
@@ -159,6 +159,9 @@ impl RecvHalf {
             if now_or_never(self.receive(RELEASE_STEP)).is_none() {
                 self.end = Some(End::Lost(ConnectionError::LocallyClosed));
             }
+        }
+        if let Some(End::Lost(lost)) = &mut self.end {
+            *lost = reason_at_end(Some(lost.clone()));
         }
         self.stream = None;
     }

@@ -1,6 +1,6 @@
 //! The sending half of a stream.
 
-use std::{pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use iroh::endpoint::{ConnectionError, SendStream as IrohSend, StoppedError, VarInt, WriteError};
@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, TryLockError, watch};
 use crate::{
     bridge::{Local, Operation, runtime},
     endpoint::none,
-    error::Error,
+    error::{Error, reason_at_end},
     lease::{Lease, Leased, Member},
     pump::send::{Blob, BytesOrFd, PumpProgress, send_blobs},
     transport::varint,
@@ -62,7 +62,11 @@ impl SendHalf {
         };
         async move {
             match answer {
-                Ok(mut waiting) => Pin::new(&mut *waiting).await,
+                Ok(waiting) => {
+                    // Held until the future, which holds the connection, is dropped.
+                    let _lease = waiting.lease.clone();
+                    waiting.into_value().await
+                }
                 Err(stopped) => stopped,
             }
         }
@@ -74,11 +78,14 @@ impl SendHalf {
             return;
         };
         let lost = match now_or_never(stream.write(&[])) {
-            Some(Err(WriteError::ConnectionLost(lost))) => lost,
-            _ => ConnectionError::LocallyClosed,
+            Some(Err(WriteError::ConnectionLost(lost))) => Some(lost),
+            _ => None,
         };
-        let stopped = now_or_never(stream.stopped());
-        let stopped = stopped.unwrap_or_else(|| Err(lost.clone().into()));
+        let lost = reason_at_end(lost);
+        let stopped = match now_or_never(stream.stopped()) {
+            Some(Ok(stopped)) => Ok(stopped),
+            _ => Err(lost.clone().into()),
+        };
         self.stream = Stream::Released { lost, stopped };
     }
 
@@ -263,10 +270,7 @@ impl SendStream {
             .get()?
             .try_lock()
             .map_err(|_| Error::StreamBusy)?;
-        Ok(half
-            .iroh()?
-            .priority()
-            .map_err(|_| Error::StreamClosed)?)
+        Ok(half.iroh()?.priority().map_err(|_| Error::StreamClosed)?)
     }
 
     #[setter]

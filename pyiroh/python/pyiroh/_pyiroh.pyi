@@ -279,8 +279,13 @@ class Endpoint:
     def close(self, timeout_s: float = 5.0) -> _Op[None]:
         """Close all connections with code 0 and wait until the peers know, or the time is up.
 
-        It goes on by itself when the time is up or the call is cancelled. Sockets are free once it
-        is done and no connection is held any more. A closed endpoint still has its `id`.
+        It goes on by itself when the time is up or the call is cancelled. When it is done the
+        sockets are free, whatever of the endpoint is still held: its connections and streams are
+        lost (`LocallyClosed`) but keep what was known of them, and bytes that had arrived can
+        still be read. A closed endpoint still has its `id`.
+
+        A connection whose handshake failed, or a peer that no longer answers, takes up to three
+        round-trip limits of QUIC: about 3 s from its failure where no round trip was measured.
         """
     def closed(self) -> _Op[None]:
         """Wait until the endpoint is closed."""
@@ -630,6 +635,8 @@ class BatchPump:
         Raises:
             VerifyError: a blob is wrong or the stream ended; `index` tells which. The blobs before
                 it have come in batches before. Comes again with every call.
+            StreamReset, StreamClosed, ConnectionLost: reading failed. Here too, whole blobs that
+                were read come first.
         """
     @property
     def index(self) -> int:

@@ -332,13 +332,15 @@ async fn next(
     status: Arc<Status>,
 ) -> Result<Taken, Error> {
     if state.ready.is_none() {
-        if state.verifying.is_none() && state.failure.is_none() && state.large.is_none() {
-            if let Err(err) = state.read(&stream).await {
-                state.drop_incomplete();
-                // Whole blobs come first; the stream gives the same error again.
-                if state.entries.is_empty() {
-                    return Err(err);
-                }
+        if state.verifying.is_none()
+            && state.failure.is_none()
+            && state.large.is_none()
+            && let Err(err) = state.read(&stream).await
+        {
+            state.drop_incomplete();
+            // Whole blobs come first; the stream gives the same error again.
+            if state.entries.is_empty() {
+                return Err(err);
             }
         }
         if state.verifying.is_none() && !state.entries.is_empty() {

@@ -262,21 +262,6 @@ async def test_closed_endpoint_dials_no_more():
         await endpoint.closed()
 
 
-async def test_close_frees_the_address_of_an_endpoint_still_held():
-    endpoint = await bind()
-    (address,) = endpoint.bound_sockets()
-    await endpoint.close()
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                again = await Endpoint.bind(bind_ipv4=address, bind_ipv6=None)
-            except pyiroh.BindError:
-                continue
-            break
-    assert again.bound_sockets() == (address,)
-    await again.close()
-
-
 async def test_closing_the_endpoint_tells_the_peer(ends: Ends):
     await ends.dialling.close()
     reason = await ends.accepted.closed()

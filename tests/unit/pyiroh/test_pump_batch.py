@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,6 +11,9 @@ import pybao
 import pyiroh
 from tests.unit.pybao.vectors import data
 from tests.unit.pyiroh.ends import Ends, connected, open_uni
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SIZES = [0, 1, 1023, 1024, 1025, 16_384, 16_385, 65_537, 3, 0, 200_000]
 WHOLE_MAX = 1 << 20
@@ -202,6 +206,77 @@ async def test_a_reset_comes_after_the_whole_blobs(ends: Ends):
         await pump.next()
     assert got == EXPECTED[:5]
     assert pump.index == 5
+
+
+def reset(send: pyiroh.SendStream, _recv: pyiroh.RecvStream, _ends: Ends) -> None:
+    send.reset(31)
+
+
+def lost(_send: pyiroh.SendStream, _recv: pyiroh.RecvStream, ends: Ends) -> None:
+    ends.dialled.close(7)
+
+
+def closed(_send: pyiroh.SendStream, _recv: pyiroh.RecvStream, ends: Ends) -> None:
+    ends.accepted.close(7)
+
+
+def stopped(_send: pyiroh.SendStream, recv: pyiroh.RecvStream, _ends: Ends) -> None:
+    recv.stop(7)
+
+
+# A stream's bytes that may wait unread: when a write of more ends, the rest has been read.
+WINDOW = 16_384
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["waiting", "cancelled"])
+@pytest.mark.parametrize("piece", [True, False], ids=["piece", "header"])
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (reset, pyiroh.StreamReset),
+        (lost, pyiroh.ConnectionClosedByPeer),
+        (closed, pyiroh.LocallyClosed),
+        (stopped, pyiroh.StreamClosed),
+    ],
+)
+async def test_an_error_comes_after_the_whole_blobs(
+    end: Callable[[pyiroh.SendStream, pyiroh.RecvStream, Ends], None],
+    error: type[pyiroh.IrohError],
+    piece: bool,
+    cancelled: bool,
+):
+    """Blobs that were read but not handed over, then a piece of the last one or of its header."""
+    last = len(BLOBS) - 1
+    whole = len(WIRE) - len(BLOBS[last].encoding)
+    transport = pyiroh.TransportConfig(stream_receive_window=WINDOW)
+    async with connected(transport) as ends:
+        send, recv = await open_uni(ends)
+        pump = recv.batch_pump(ROOTS, WHOLE_MAX)
+        call = asyncio.ensure_future(pump.next())
+        if piece:
+            await send.write_all(WIRE[: whole + 2 * WINDOW])
+            before = last
+        else:
+            # The blob before the header is longer than what may wait unread, so its beginning,
+            # and all blobs before it, have been read.
+            await send.write_all(WIRE[: whole + 3])
+            before = None
+        if cancelled:
+            call.cancel()
+            await asyncio.wait([call])
+            call = asyncio.ensure_future(pump.next())
+        end(send, recv, ends)
+        got = await call
+        if before is None:
+            assert len(got) >= 7
+        else:
+            assert len(got) == before
+        assert got == EXPECTED[: len(got)]
+        assert pump.index == len(got)
+        for _ in range(2):
+            with pytest.raises(error):
+                await pump.next()
+        assert pump.index == len(got)
 
 
 async def test_cancelled_calls_lose_nothing():
