@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
@@ -90,23 +89,41 @@ class FolderSink(BlobSink):
 
     async def add_whole(self, blobs: Sequence[WholeBlob]) -> None:
         writes = [(self._places[blob.element.hash][0].components, blob.data) for blob in blobs]
-        await asyncio.to_thread(self._root.write_files, writes, replace=self._replace)
-        small = [
-            (blob.element.hash, blob.data) for blob in blobs if len(blob.data) <= INLINE_SIZE_MAX
-        ]
-        with ExitStack() as stack:
-            files: list[VerifiedFile] = []
-            for (components, data), blob in zip(writes, blobs, strict=True):
-                if len(data) > INLINE_SIZE_MAX:
-                    fd = self._root.open_read(components)
-                    stack.callback(os.close, fd)
+        descriptors = await self._write(writes)
+        small: list[tuple[Hash, bytes]] = []
+        files: list[VerifiedFile] = []
+        try:
+            for (components, data), blob, fd in zip(writes, blobs, descriptors, strict=True):
+                hash = blob.element.hash
+                if fd is None:
+                    small.append((hash, data))
+                else:
                     path = self._root.path.joinpath(*components)
-                    files.append(
-                        VerifiedFile(blob.element.hash, len(data), blob.outboard, path, fd)
-                    )
+                    files.append(VerifiedFile(hash, len(data), blob.outboard, path, fd))
             await self._store.add_verified(small, files, temp=self._temp)
+        finally:
+            _close_all(descriptors)
         for blob in blobs:
             self._written(blob.element.hash, len(blob.data))
+
+    async def _write(self, writes: Sequence[tuple[tuple[str, ...], bytes]]) -> list[int | None]:
+        """Write whole files; descriptors of those that the store will refer to."""
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(
+                self._root.write_files,
+                writes,
+                replace=self._replace,
+                keep_open_over=INLINE_SIZE_MAX,
+            )
+        )
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread goes on: wait until nothing of it runs, and let go of what it opened.
+            await asyncio.wait({writing})
+            if writing.exception() is None:
+                _close_all(writing.result())
+            raise
 
     async def open_partial(self, element: Element, size: int) -> PartialBlob:
         file = self._places[element.hash][0]
@@ -125,3 +142,9 @@ class FolderSink(BlobSink):
     def _written(self, hash: Hash, size: int) -> None:
         self._places[hash].pop(0)
         self._counters.count(size)
+
+
+def _close_all(descriptors: Sequence[int | None]) -> None:
+    for fd in descriptors:
+        if fd is not None:
+            os.close(fd)

@@ -244,17 +244,24 @@ class Root:
         self.write_files([(components, data)], replace=replace)
 
     def write_files(
-        self, files: Iterable[tuple[tuple[str, ...], bytes]], *, replace: bool = False
-    ) -> None:
+        self,
+        files: Iterable[tuple[tuple[str, ...], bytes]],
+        *,
+        replace: bool = False,
+        keep_open_over: int | None = None,
+    ) -> list[int | None]:
         """Write whole files, fastest if those of one folder follow each other.
 
-        On an error the files before the one that failed stay, and of that one nothing.
+        With `keep_open_over` the files with more bytes stay open: their descriptors come back, in
+        the places of the files, and are the caller's. On an error the files before the one that
+        failed stay, and of that one nothing.
 
         Raises:
             TargetExistsError: a name is taken.
             DiskFullError: no room left.
         """
         folder: Folder | None = None
+        descriptors: list[int | None] = []
         try:
             for components, data in files:
                 name = _check_file(components)
@@ -264,10 +271,21 @@ class Root:
                             self._folders.release(folder)
                             folder = None
                         folder = self._folders.acquire(components[:-1], create=True)
-                    self._write_whole(folder, name, data, replace=replace)
+                    fd = self._write_whole(folder, name, data, replace=replace)
+                    if keep_open_over is not None and len(data) > keep_open_over:
+                        descriptors.append(fd)
+                    else:
+                        os.close(fd)
+                        descriptors.append(None)
+        except BaseException:
+            for fd in descriptors:
+                if fd is not None:
+                    os.close(fd)
+            raise
         finally:
             if folder is not None:
                 self._folders.release(folder)
+        return descriptors
 
     def sync(self) -> None:
         """Wait until every file written and every name given so far survives a power cut."""
@@ -304,7 +322,8 @@ class Root:
             os.close(fd)
             os.unlink(name, dir_fd=folder.fd)
 
-    def _write_whole(self, folder: Folder, name: str, data: bytes, *, replace: bool) -> None:
+    def _write_whole(self, folder: Folder, name: str, data: bytes, *, replace: bool) -> int:
+        """Write a file under its hidden name, then name it; returns its descriptor."""
         # One hidden name for each final one: what a killed process left is found and written anew.
         hidden = partial_name(name, _WHOLE_MARK)
         fd = self._open_whole(folder, hidden)
@@ -322,9 +341,9 @@ class Root:
             # The error that led here is the one to report; a hidden file may have to stay.
             with suppress(OSError):
                 os.unlink(hidden, dir_fd=folder.fd)
-            raise
-        finally:
             os.close(fd)
+            raise
+        return fd
 
     def _open_whole(self, folder: Folder, hidden: str) -> int:
         """A locked descriptor of the empty hidden file that a small file is written to."""

@@ -100,6 +100,26 @@ def test_a_closed_root_refuses_work_and_leaves_no_descriptor(dest: Path):
 # Whole files
 
 
+def test_write_files_keeps_large_ones_open(root: Root, dest: Path):
+    files = [(("a", "small"), b"s"), (("a", "large"), b"l" * 100), (("b",), b"m" * 101)]
+    none, *kept = root.write_files(files, keep_open_over=99)
+    assert none is None
+    for fd, (components, data) in zip(kept, files[1:], strict=True):
+        assert fd is not None
+        assert os.pread(fd, 1000, 0) == data
+        assert os.path.samestat(os.fstat(fd), dest.joinpath(*components).stat())
+        os.close(fd)
+
+
+def test_write_files_that_fails_keeps_nothing_open(root: Root, dest: Path):
+    (dest / "taken").write_bytes(b"mine")
+    before = open_descriptors()
+    with pytest.raises(TargetExistsError):
+        root.write_files([(("new",), b"n" * 100), (("taken",), b"t" * 100)], keep_open_over=1)
+    assert open_descriptors() == before
+    assert (dest / "new").read_bytes() == b"n" * 100
+
+
 def test_write_files_makes_exactly_these_files(root: Root, dest: Path):
     files = [
         (("a",), b"1"),
