@@ -98,7 +98,8 @@ class Blobsync:
         """Bytes of a blob that the store knows as proven; 0 for one that it does not know."""
         listed = await self.run("ls", "--blobs")
         assert listed.status == 0, listed
-        held = [line["bytes_held"] for line in listed.events if line.get("hash") == hash]
+        blobs = [line for line in listed.events if line["event"] == "blob"]
+        held = [line["bytes_held"] for line in blobs if line["hash"] == hash]
         return max((each or 0 for each in held), default=0)
 
     def _command(self, name: str) -> list[str | Path]:
