@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,7 +41,7 @@ from blobsync.transports.iroh import BindError, IrohEndpoint
 from blobsync.wire.ticket import BlobTicket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 
     from blobstore import (
         BlobStat,
@@ -227,8 +227,7 @@ class App:
         with await asyncio.to_thread(Root.open, destination) as root:
             async with AsyncExitStack() as stack:
                 if is_new:
-                    # A fetch that came to nothing leaves nothing: a folder with files in it stays.
-                    stack.callback(_remove_if_empty, root.path)
+                    stack.enter_context(_removed_if_failed(root.path))
 
                 async def connect() -> Connection:
                     return await stack.enter_async_context(self._connection(ticket))
@@ -365,6 +364,12 @@ def default_home() -> Path:
     return platformdirs.user_data_path("blobsync", appauthor=False)
 
 
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
+@contextmanager
+def _removed_if_failed(folder: Path) -> Generator[None]:
+    """A fetch that came to nothing leaves nothing; a folder with anything in it stays."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise

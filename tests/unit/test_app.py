@@ -466,7 +466,16 @@ async def test_a_silent_peer_is_unreachable(
         assert isinstance(error, UnreachableError)
         assert id.short() in str(error)
         assert not error.is_permanent
+    assert not (tmp_path / "destination").exists()
+
+
+async def test_an_empty_folder_arrives_as_one(provider: App, getter: App, tmp_path: Path):
+    (tmp_path / "source").mkdir()
+    async with sharing(provider, tmp_path / "source") as share:
+        done = await fetch(getter, share.ticket, tmp_path / "destination")
+    assert (done.files, done.bytes) == (0, 0)
     assert tree_of(tmp_path / "destination") == {}
+    assert (tmp_path / "destination").is_dir()
 
 
 async def test_a_key_that_nobody_can_have(getter: App, tmp_path: Path):
