@@ -372,16 +372,23 @@ def read_whole(
     core: Core, hashes: list[Hash], size_max: int, bytes_max: int
 ) -> list[tuple[bytes, bytes] | None]:
     """See `Store.read_whole`."""
-    found = core.database.read(lambda txn: [_find(txn, hash) for hash in hashes])
-    blobs: list[tuple[bytes, bytes] | None] = []
-    total = 0
-    for hash, each in zip(hashes, found, strict=True):
-        blob = (b"", b"") if hash == EMPTY_HASH else _read_found(core, hash, each, size_max)
-        blobs.append(blob)
-        total += 0 if blob is None else len(blob[0])
-        if total >= bytes_max:
-            break
-    return blobs
+
+    def look(txn: ReadTxn) -> list[Found]:
+        # No further than is read: callers come again with the rest.
+        found: list[Found] = []
+        total = 0
+        for hash in hashes:
+            found.append(_find(txn, hash))
+            record = found[-1].record
+            total += record.size if record is not None and record.size <= size_max else 0
+            if total >= bytes_max:
+                break
+        return found
+
+    return [
+        (b"", b"") if hash == EMPTY_HASH else _read_found(core, hash, each, size_max)
+        for hash, each in zip(hashes, core.database.read(look), strict=False)
+    ]
 
 
 def _read_found(core: Core, hash: Hash, found: Found, size_max: int) -> tuple[bytes, bytes] | None:
