@@ -22,12 +22,16 @@ use rayon::prelude::*;
 
 use crate::Hash;
 use crate::geometry::{CHUNK_SIZE, GROUP_SIZE, PAIR_SIZE, Subtree, outboard_size};
-use crate::io::{ReadAt, write_all_at};
+use crate::io::{ReadAhead, ReadAt, write_all_at};
 use crate::pool;
 use crate::progress::Progress;
+use crate::wide;
 
 /// Bytes that one worker hashes at a time.
 pub(crate) const BLOCK_SIZE: u64 = 1 << 20;
+/// Bytes that one read of a block takes: what was read is still in the core's own cache when it is
+/// hashed.
+const READ_SIZE: u64 = 256 * 1024;
 /// Blobs of together fewer bytes are hashed faster than other threads wake up.
 const PARALLEL_MIN: usize = 256 * 1024;
 
@@ -142,6 +146,7 @@ pub fn outboard_file(
     let threads = if whole.len <= BLOCK_SIZE { 1 } else { threads };
     let job = FileJob {
         data,
+        ahead: ReadAhead::new(data, size),
         target,
         progress,
         failure: OnceLock::new(),
@@ -165,6 +170,9 @@ fn split_pairs(pairs: &mut [u8], left: Subtree) -> (&mut [u8], &mut [u8], &mut [
 fn fill_memory(bytes: &[u8], subtree: Subtree, pairs: &mut [u8], parallel: bool) -> Hash {
     if subtree.is_in_group() {
         return leaf_hash(subtree.start(), bytes, subtree.is_root);
+    }
+    if let Some(hash) = wide::fill(bytes, subtree, pairs) {
+        return hash;
     }
     let (left, right) = subtree.children();
     let (left_bytes, right_bytes) = bytes.split_at(left.len as usize);
@@ -205,6 +213,7 @@ struct Stopped;
 
 struct FileJob<'a> {
     data: &'a File,
+    ahead: ReadAhead<'a>,
     target: Option<&'a File>,
     progress: &'a Progress,
     failure: OnceLock<OutboardError>,
@@ -247,23 +256,60 @@ impl FileJob<'_> {
     }
 
     fn fill_block(&self, subtree: Subtree, pairs: &mut [u8]) -> Result<Hash, OutboardError> {
-        let len = subtree.len as usize;
-        let hash = with_block(len, |block| {
-            if self.data.read_at(block, subtree.offset)? < len {
-                return Err(OutboardError::FileShorter);
-            }
+        self.ahead.expect(subtree.offset, subtree.len);
+        let hash = with_block(subtree.len.min(READ_SIZE) as usize, |buffer| {
             let Some(target) = self.target else {
-                return Ok(fill_memory(block, subtree, pairs, false));
+                return fill_pieces(self.data, buffer, subtree, pairs);
             };
             let mut pairs = [0; (BLOCK_SIZE / GROUP_SIZE * PAIR_SIZE) as usize];
             let pairs = &mut pairs[..subtree.pairs_size() as usize];
-            let hash = fill_memory(block, subtree, pairs, false);
+            let hash = fill_pieces(self.data, buffer, subtree, pairs)?;
             write_all_at(target, subtree.outboard_offset, &mut [IoSlice::new(pairs)])?;
             Ok(hash)
         })?;
         self.progress.add(subtree.len);
         Ok(hash)
     }
+}
+
+/// Hash a subtree of a file and fill its pairs, reading no more at once than the buffer holds.
+fn fill_pieces(
+    data: &File,
+    buffer: &mut [u8],
+    subtree: Subtree,
+    pairs: &mut [u8],
+) -> Result<Hash, OutboardError> {
+    let len = subtree.len as usize;
+    if len <= buffer.len() {
+        let piece = &mut buffer[..len];
+        if data.read_at(piece, subtree.offset)? < len {
+            return Err(OutboardError::FileShorter);
+        }
+        return Ok(fill_memory(piece, subtree, pairs, false));
+    }
+    let (left, right) = subtree.children();
+    let (own, left_pairs, right_pairs) = split_pairs(pairs, left);
+    let left_hash = fill_pieces(data, buffer, left, left_pairs)?;
+    let right_hash = fill_pieces(data, buffer, right, right_pairs)?;
+    Ok(fill_pair(own, &left_hash, &right_hash, subtree.is_root))
+}
+
+/// Root and pre-order outboard of the first `size` bytes of a file, on this thread.
+///
+/// For files of a few MiB at most: nobody can end it early.
+///
+/// # Errors
+/// [`OutboardError::FileShorter`] or [`OutboardError::Io`].
+pub(crate) fn outboard_small_file(
+    data: &File,
+    size: u64,
+) -> Result<(Hash, Vec<u8>), OutboardError> {
+    let whole = Subtree::whole(size);
+    let mut pairs = vec![0; whole.pairs_size() as usize];
+    let root = with_block(size.min(READ_SIZE) as usize, |buffer| {
+        fill_pieces(data, buffer, whole, &mut pairs)
+    })?;
+    Ok((root, pairs))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use filedescriptor::FileDescriptor;
 
@@ -14,6 +15,8 @@ use crate::decode::Verified;
 
 /// Buffers given to one system call; below the limit of every kernel we know.
 const BUFFERS_MAX: usize = 512;
+/// Reads of less than this are no reason to ask whether anything is cached.
+const AHEAD_MIN: u64 = 512 * 1024;
 
 /// Something with bytes at offsets.
 pub trait ReadAt {
@@ -70,6 +73,68 @@ impl<B: AsRef<[u8]>> ReadAt for Source<B> {
             Self::Bytes(bytes) => ReadAt::read_at(bytes.as_ref(), buf, offset),
             Self::File(file) => ReadAt::read_at(file, buf, offset),
         }
+    }
+}
+
+/// Has the system read ahead of us where a file comes from a disk, at no cost where it is cached.
+///
+/// The read-ahead of the system itself gets confused by several workers at different places of
+/// one file, and does not look far enough for one that reads little at once.
+pub(crate) struct ReadAhead<'a> {
+    file: &'a File,
+    size: u64,
+    /// Whether the system can tell if something is cached.
+    can_probe: AtomicBool,
+}
+
+impl<'a> ReadAhead<'a> {
+    pub(crate) fn new(file: &'a File, size: u64) -> Self {
+        Self {
+            file,
+            size,
+            can_probe: AtomicBool::new(cfg!(target_os = "linux")),
+        }
+    }
+
+    /// The caller is about to read these bytes, and then most likely those behind them.
+    ///
+    /// This is only about speed, so that its failures are nobody's.
+    pub(crate) fn expect(&self, offset: u64, len: u64) {
+        if len >= AHEAD_MIN && self.can_probe.load(Ordering::Relaxed) && !self.is_cached(offset) {
+            let len = (2 * len).min(self.size.saturating_sub(offset));
+            self.ask_for(offset, len);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn is_cached(&self, offset: u64) -> bool {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let mut byte = [0];
+        let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+        match preadv2(self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => false,
+            Err(_) => {
+                self.can_probe.store(false, Ordering::Relaxed);
+                true
+            }
+            Ok(_) => true,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn ask_for(&self, offset: u64, len: u64) {
+        let len = std::num::NonZero::new(len);
+        let _ = rustix::fs::fadvise(self.file, offset, len, rustix::fs::Advice::WillNeed);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn is_cached(&self, _offset: u64) -> bool {
+        true
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn ask_for(&self, _offset: u64, _len: u64) {
+        let _ = (self.file, self.size);
     }
 }
 

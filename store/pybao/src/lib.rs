@@ -17,6 +17,7 @@
 
 pub mod decode;
 pub mod encode;
+pub mod files;
 pub mod geometry;
 pub mod hashing;
 pub mod io;
@@ -27,6 +28,7 @@ pub mod push;
 pub mod ranges;
 pub mod read;
 pub mod validate;
+mod wide;
 
 #[cfg(feature = "python")]
 mod python;

@@ -1,8 +1,11 @@
 """BLAKE3 verified-streaming trees ("bao") in chunk groups of 16 KiB, as iroh uses them."""
 
 from pybao._pybao import (
+    CHANGED,
     CHUNK_SIZE,
     GROUP_SIZE,
+    NOT_REGULAR,
+    TOO_LARGE,
     Decoder,
     Encoder,
     Progress,
@@ -13,16 +16,21 @@ from pybao._pybao import (
     outboard,
     outboard_fd,
     outboard_size,
+    read_files,
     read_verified,
     round_up_to_groups,
+    scan_folders,
     truncate_ranges,
     valid_ranges,
 )
 from pybao.errors import BaoError, Cancelled, DecodeError, EncodeError, FileShorter
 
 __all__ = [
+    "CHANGED",
     "CHUNK_SIZE",
     "GROUP_SIZE",
+    "NOT_REGULAR",
+    "TOO_LARGE",
     "BaoError",
     "Cancelled",
     "DecodeError",
@@ -38,8 +46,10 @@ __all__ = [
     "outboard",
     "outboard_fd",
     "outboard_size",
+    "read_files",
     "read_verified",
     "round_up_to_groups",
+    "scan_folders",
     "truncate_ranges",
     "valid_ranges",
 ]

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from typing import Self, final
 
 __all__ = [
+    "CHANGED",
     "CHUNK_SIZE",
     "GROUP_SIZE",
+    "NOT_REGULAR",
+    "TOO_LARGE",
     "Decoder",
     "Encoder",
     "Progress",
@@ -25,14 +28,22 @@ __all__ = [
     "outboard",
     "outboard_fd",
     "outboard_size",
+    "read_files",
     "read_verified",
     "round_up_to_groups",
+    "scan_folders",
     "truncate_ranges",
     "valid_ranges",
 ]
 
 CHUNK_SIZE: int
 GROUP_SIZE: int
+NOT_REGULAR: int
+"""Of `read_files`: not a regular file."""
+CHANGED: int
+"""Of `read_files`: it changed while it was read, or its path leads to another one by now."""
+TOO_LARGE: int
+"""Of `read_files`: it has more bytes than were to be read."""
 
 @final
 class Progress:
@@ -216,6 +227,27 @@ def copy_verified(
         EncodeError: data or outboard do not match the root; what was written is all verified.
         OSError: reading or writing failed.
         Cancelled: `progress.cancel()` was called.
+    """
+
+def scan_folders(
+    paths: Sequence[bytes], *, threads: int = 0
+) -> list[tuple[bytes, bytes, bytes, bytes, bytes] | int]:
+    """What is in each folder, links not followed; a folder that fails is an errno.
+
+    Names of regular files, their identities, names of folders, of symlinks, of everything else.
+    Names are sorted by their bytes and joined by NUL. An identity is device, inode, size, mtime
+    and ctime in ns: 8 bytes each, little endian, the times signed.
+    """
+
+def read_files(
+    paths: Sequence[bytes], *, data_max: int, size_max: int, threads: int = 0
+) -> list[tuple[bytes, bytes, bytes | None, bytes] | int]:
+    """Read and hash files of up to `size_max` bytes, links not followed.
+
+    Of each: its identity (see `scan_folders`), which it had before and after, its root, its data
+    if it has at most `data_max` bytes, its outboard. One that fails is an errno, or one of
+    `NOT_REGULAR`, `CHANGED` and `TOO_LARGE`, which are negative. Those of more than `data_max`
+    bytes still have their path when they were hashed.
     """
 
 def outboard_size(size: int) -> int:

@@ -7,6 +7,7 @@ mod args;
 mod decoder;
 mod encoder;
 mod error;
+mod files;
 mod functions;
 mod progress;
 
@@ -23,6 +24,8 @@ mod _pybao {
     #[pymodule_export]
     use super::encoder::Encoder;
     #[pymodule_export]
+    use super::files::{read_files, scan_folders};
+    #[pymodule_export]
     use super::functions::{
         copy_verified, full_groups, hash, hash_many, outboard, outboard_fd, outboard_size,
         read_verified, round_up_to_groups, truncate_ranges, valid_ranges,
@@ -34,6 +37,12 @@ mod _pybao {
     const CHUNK_SIZE: u64 = geometry::CHUNK_SIZE;
     #[pymodule_export]
     const GROUP_SIZE: u64 = geometry::GROUP_SIZE;
+    #[pymodule_export]
+    const NOT_REGULAR: i32 = super::files::NOT_REGULAR;
+    #[pymodule_export]
+    const CHANGED: i32 = super::files::CHANGED;
+    #[pymodule_export]
+    const TOO_LARGE: i32 = super::files::TOO_LARGE;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
