@@ -100,14 +100,16 @@ class ImportedCollection:
 
     hash: Hash
     """Root of the collection (a hash seq)."""
-    files: tuple[ImportedFile, ...]
+    files: Sequence[ImportedFile]
+    """In the order of the bytes of their names; a `LmdbStore` makes each when it is asked for."""
     skipped: tuple[str, ...] = ()
     """Paths left out, each with the reason: symlinks, sockets, ..."""
 
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(file.size for file in self.files)
+        size = getattr(self.files, "size", None)
+        return sum(file.size for file in self.files) if size is None else size
 
 
 @dataclass(frozen=True, slots=True)

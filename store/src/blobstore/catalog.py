@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import pybao
 from blobstore.codec.hash import HASH_SIZE, Hash
 from blobstore.codec.tree import outboard_size
 from blobstore.folder import DATA, OUTBOARD
 from blobstore.schema import (
     PROTECTIONS_KEY,
     REFERENCES_MAX,
+    REMOVALS_KEY,
     BlobRecord,
     OutboardPlace,
     PartialRecord,
@@ -25,20 +25,20 @@ from blobstore.schema import (
     decode_blob,
     decode_number,
     decode_partial,
-    decode_path,
     encode_blob,
+    encode_inline,
     encode_number,
     encode_partial,
-    encode_path,
     lease_key,
+    path_key,
+    run_key,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blobstore.codec.hash import HashAndFormat
     from blobstore.database import ReadTxn, WriteTxn
-    from blobstore.files import Identity
     from blobstore.folder import Folder
 
 
@@ -60,8 +60,6 @@ class Complete:
     """Of blobs that live in the database."""
     owned: bytes | None = None
     reference: Reference | None = None
-    reference_is_settled: bool = False
-    """The file's times are old enough that any change since would show in them."""
     outboard: bytes | None = None
     """If it is small enough for the database."""
     outboard_token: bytes | None = None
@@ -84,9 +82,7 @@ def add_complete(txn: WriteTxn, blob: Complete, folder: Folder) -> list[FileKey]
     """Record a complete blob beside what is known of it; returns files that are not needed."""
     old = get_blob(txn, blob.hash)
     if blob.data is not None:
-        if old is None:
-            txn.put(Table.DATA, blob.hash, blob.data)
-            put_blob(txn, blob.hash, BlobRecord(blob.size))
+        add_inline(txn, [(blob.hash, blob.data)])
         return []
     unused: list[FileKey] = []
     owned = blob.owned
@@ -99,9 +95,16 @@ def add_complete(txn: WriteTxn, blob: Complete, folder: Folder) -> list[FileKey]
     place, token = _place_outboard(txn, blob, old, folder, unused)
     references = old.references if old is not None else ()
     if blob.reference is not None:
-        references = _add_reference(txn, blob, blob.reference, references)
+        references = _add_reference(blob.reference, references)
     put_blob(txn, blob.hash, BlobRecord(blob.size, owned, references, place, token))
     return unused
+
+
+def add_inline(txn: WriteTxn, blobs: Sequence[tuple[bytes, bytes]]) -> None:
+    """Record blobs of up to 16 KiB: hash and data, best in the order of their hashes."""
+    # There is one record that such a blob can have: what is there already is the same.
+    txn.put_new(Table.BLOBS, [(hash, encode_inline(len(data))) for hash, data in blobs])
+    txn.put_new(Table.DATA, blobs)
 
 
 def _place_outboard(
@@ -121,53 +124,26 @@ def _place_outboard(
     return OutboardPlace.FILE, token
 
 
-def _add_reference(
-    txn: WriteTxn, blob: Complete, new: Reference, old: tuple[Reference, ...]
-) -> tuple[Reference, ...]:
+def _add_reference(new: Reference, old: tuple[Reference, ...]) -> tuple[Reference, ...]:
     references = (new, *(other for other in old if other.path != new.path))
-    for dropped in references[REFERENCES_MAX:]:
-        _forget_path(txn, blob.hash, dropped.path)
-    if blob.reference_is_settled:
-        txn.put(Table.PATHS, path_key(new.path), encode_path(blob.hash, new.identity))
-    else:
-        txn.delete(Table.PATHS, path_key(new.path))
     return references[:REFERENCES_MAX]
 
 
 def keep_references(
     txn: WriteTxn, hash: Hash, record: BlobRecord, good: tuple[Reference, ...]
 ) -> BlobRecord:
-    """The record with no other references than `good`."""
+    """The record of `hash` with no other references than `good`; the others are hashed anew."""
     for dropped in record.references:
         if dropped not in good:
-            _forget_path(txn, hash, dropped.path)
+            folder, _, _ = dropped.path.rpartition(b"/")
+            forget_folder(txn, path_key(folder))
     return replace(record, references=good)
 
 
-def path_key(path: bytes) -> bytes:
-    """Key of a path, which may be longer than a key can be."""
-    return pybao.hash(path)
-
-
-def find_path(txn: ReadTxn, path: bytes, identity: Identity) -> Hash | None:
-    """The blob that this very file was imported as, if that is still recorded."""
-    value = txn.get(Table.PATHS, path_key(path))
-    if value is None:
-        return None
-    hash, known = decode_path(value)
-    if known != identity:
-        return None
-    record = get_blob(txn, hash)
-    if record is None or Reference(path, identity) not in record.references:
-        return None
-    return hash
-
-
-def _forget_path(txn: WriteTxn, hash: Hash, path: bytes) -> None:
-    key = path_key(path)
-    value = txn.get(Table.PATHS, key)
-    if value is not None and decode_path(value)[0] == hash:
-        txn.delete(Table.PATHS, key)
+def forget_folder(txn: WriteTxn, digest: bytes) -> None:
+    """Forget what files of a folder held; `digest` is the key of its path."""
+    for key in txn.keys_with(Table.FOLDERS, digest):
+        txn.delete(Table.FOLDERS, key)
 
 
 def remove_complete(txn: WriteTxn, hash: Hash) -> list[FileKey]:
@@ -175,8 +151,7 @@ def remove_complete(txn: WriteTxn, hash: Hash) -> list[FileKey]:
     record = get_blob(txn, hash)
     if record is None:
         return []
-    for reference in record.references:
-        _forget_path(txn, hash, reference.path)
+    txn.put(Table.META, REMOVALS_KEY, encode_number(removals(txn) + 1))
     txn.delete(Table.BLOBS, hash)
     txn.delete(Table.DATA, hash)
     txn.delete(Table.OUTBOARDS, hash)
@@ -262,6 +237,12 @@ def hashes_from(txn: ReadTxn, start: bytes, count: int) -> list[Hash]:
     return sorted(found)[:count]
 
 
+def removals(txn: ReadTxn) -> int:
+    """How many complete blobs were removed so far."""
+    value = txn.get(Table.META, REMOVALS_KEY)
+    return 0 if value is None else decode_number(value)
+
+
 # What keeps blobs alive
 
 
@@ -285,7 +266,15 @@ def protect(txn: WriteTxn, lease: bytes, targets: Iterable[HashAndFormat]) -> No
         txn.put(Table.LEASES, lease_key(lease, target), generation)
 
 
+def protect_run(txn: WriteTxn, lease: bytes, hashes: bytes) -> bytes:
+    """Add blobs to a lease, their hashes back to back, as one row; returns its key."""
+    key = run_key(lease, next_protection(txn))
+    txn.put(Table.RUNS, key, hashes)
+    return key
+
+
 def release(txn: WriteTxn, prefix: bytes) -> None:
     """Drop a lease, or all leases of a session."""
-    for key in [key for key, _ in txn.scan(Table.LEASES, prefix=prefix)]:
-        txn.delete(Table.LEASES, key)
+    for table in (Table.LEASES, Table.RUNS):
+        for key in txn.keys_with(table, prefix):
+            txn.delete(table, key)

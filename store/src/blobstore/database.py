@@ -34,10 +34,10 @@ from blobstore.errors import (
     StoreFormatError,
     StoreFullError,
 )
-from blobstore.schema import Table
+from blobstore.schema import LATER_TABLES, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -152,12 +152,34 @@ class ReadTxn:
             if cursor.set_range(start) if start else cursor.first():
                 yield from cursor.iternext(keys=True, values=False)
 
+    def keys_with(self, table: Table, prefix: bytes) -> list[bytes]:
+        """Keys that begin with `prefix`."""
+        found: list[bytes] = []
+        for key in self.keys(table, prefix):
+            if not key.startswith(prefix):
+                break
+            found.append(key)
+        return found
+
 
 class WriteTxn(ReadTxn):
-    """A transaction to write in; nothing of it is seen by others before it commits."""
+    """A transaction to write in; nothing of it is seen by others before it commits.
+
+    Attributes:
+        bytes_put: bytes of the values written so far.
+    """
+
+    bytes_put: int = 0
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self._txn.put(key, value, db=self._tables[table])
+        self.bytes_put += len(value)
+
+    def put_new(self, table: Table, rows: Sequence[tuple[bytes, bytes]]) -> None:
+        """Put many rows, best in the order of their keys; those that are there stay."""
+        with self._txn.cursor(db=self._tables[table]) as cursor:
+            cursor.putmulti(rows, overwrite=False)
+        self.bytes_put += sum(len(value) for _, value in rows)
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Whether the row was there."""
@@ -259,7 +281,11 @@ class Database:
             tables[Table.META] = environment.open_db(Table.META.value, create=False)
             with environment.begin() as txn:
                 check(ReadTxn(txn, tables))
-            tables |= {table: environment.open_db(table.value, create=False) for table in Table}
+            # Those that came with a later version are made here, empty, for the upgrade to fill.
+            tables |= {
+                table: environment.open_db(table.value, create=table in LATER_TABLES)
+                for table in Table
+            }
             return cls(environment, tables)
         except lmdb.Error as error:
             environment.close()

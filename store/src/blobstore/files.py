@@ -1,8 +1,9 @@
 """The few file verbs the store needs: one seam, so that tests can make each of them fail.
 
-Every method is one system call, or the shortest loop around one, and raises plain `OSError`.
-Nothing else in this package touches a file system, apart from LMDB and pybao, which read and
-write through descriptors that came from here.
+Every method is one system call, or the shortest loop around one, and raises plain `OSError`; two
+take a whole batch to pybao, where what fails fails alone. Nothing else in this package touches a
+file system, apart from LMDB and pybao, which read and write through descriptors that came from
+here.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import ctypes
 import errno
 import fcntl
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+import pybao
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
 COPY_SIZE = 1024 * 1024
 """Bytes moved by one call where the kernel cannot copy by itself."""
@@ -26,6 +30,8 @@ COPY_SIZE = 1024 * 1024
 SYNC_EACH_MAX = 8
 """Up to this many files are synced one by one, more of them by syncing their file system."""
 
+IDENTITY_SIZE = 40
+_IDENTITY = struct.Struct("<QQQqq")
 _FICLONE = 0x40049409
 _FS_IOC_GETVERSION = 0x80087601
 _IS_LINUX = sys.platform == "linux"
@@ -44,6 +50,27 @@ class Identity(NamedTuple):
     def of(cls, stat: os.stat_result) -> Self:
         """The identity within a stat result."""
         return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The inverse of `encode`, of exactly `IDENTITY_SIZE` bytes."""
+        return cls(*_IDENTITY.unpack(data))
+
+    def encode(self) -> bytes:
+        """The fields in their order, little endian; as pybao has them, and the database."""
+        return _IDENTITY.pack(*self)
+
+
+class FolderContent(NamedTuple):
+    """What is in a folder: names joined by NUL, sorted by their bytes."""
+
+    files: bytes
+    """Regular files."""
+    identities: bytes
+    """Of the files, `IDENTITY_SIZE` bytes each."""
+    folders: bytes
+    links: bytes
+    others: bytes
 
 
 class Files:
@@ -158,10 +185,18 @@ class Files:
         """What is in a folder, in no order."""
         return os.listdir(path)  # noqa: PTH208 - names alone are wanted
 
-    def scan(self, path: str) -> Iterator[os.DirEntry[str]]:
-        """What is in a folder, with the kind of each entry, in no order."""
-        with os.scandir(path) as entries:
-            yield from entries
+    def scan_folders(self, paths: Sequence[bytes]) -> list[FolderContent | int]:
+        """What is in each folder, links not followed; an errno for one that fails."""
+        return [
+            found if isinstance(found, int) else FolderContent(*found)
+            for found in pybao.scan_folders(paths)
+        ]
+
+    def read_files(
+        self, paths: Sequence[bytes], *, data_max: int, size_max: int
+    ) -> list[tuple[bytes, bytes, bytes | None, bytes] | int]:
+        """Read and hash many files, see `pybao.read_files`; a number for one that fails."""
+        return pybao.read_files(paths, data_max=data_max, size_max=size_max)
 
     def try_lock(self, fd: int) -> bool:
         """Take the lock of an open file for as long as it is open; False if another has it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pybao
 from blobstore import catalog, reading
 from blobstore.api import GcReport
-from blobstore.codec.hash import HASH_SIZE, BlobFormat, Hash, HashAndFormat
+from blobstore.codec.hash import EMPTY_HASH, HASH_SIZE, BlobFormat, Hash, HashAndFormat
 from blobstore.codec.ranges import ChunkRanges
 from blobstore.codec.tree import outboard_size
 from blobstore.errors import (
@@ -32,10 +32,13 @@ from blobstore.schema import (
     SESSION_SIZE,
     OutboardPlace,
     Table,
+    decode_folder,
     decode_lease_key,
     decode_number,
+    decode_run_key,
     decode_tag,
     lease_key,
+    split_hashes,
 )
 from blobstore.session import lock_if_dead, parse_session_name, session_path
 
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 
 PAGE_HASHES = 1000
 """Hashes looked at in one read transaction."""
+
+PAGE_FOLDERS = 1000
+"""Rows of the stat cache looked at in one read transaction."""
 
 BATCH_BLOBS = 256
 """Blobs removed in one transaction."""
@@ -77,7 +83,7 @@ class Marker:
 
     def mark(self) -> None:
         """Take in what was protected since the last call; outside of any write transaction."""
-        seen, roots = self._core.database.read(self._new_roots)
+        seen, roots = self._core.database.read(self._look)
         if seen != self._seen:
             self._expand(roots, self._core.database.read)
             self._seen = seen
@@ -87,14 +93,23 @@ class Marker:
 
         What it sees may still be undone with the transaction, so that it does not count as seen.
         """
-        seen, roots = self._new_roots(txn)
+        seen, roots = self._look(txn)
         if seen != self._seen:
             self._expand(roots, lambda job: job(txn))
 
-    def _new_roots(self, txn: ReadTxn) -> tuple[int, set[HashAndFormat]]:
+    def _look(self, txn: ReadTxn) -> tuple[int, set[HashAndFormat]]:
+        """How much was protected so far, and what is new of it; runs are kept at once."""
         seen = catalog.protections(txn)
         if seen == self._seen:
             return seen, set()
+        for key in txn.keys(Table.RUNS):
+            lease, generation = decode_run_key(key)
+            if lease != self._exempt and generation > self._seen:
+                for hash in split_hashes(txn.get(Table.RUNS, key) or b""):
+                    self._keep(hash)
+        return seen, self._new_roots(txn)
+
+    def _new_roots(self, txn: ReadTxn) -> set[HashAndFormat]:
         roots: set[HashAndFormat] = set()
         for _, value in txn.scan(Table.TAGS):
             target, generation = decode_tag(value)
@@ -104,7 +119,7 @@ class Marker:
             lease, target = decode_lease_key(key)
             if lease != self._exempt and decode_number(value) > self._seen:
                 roots.add(target)
-        return seen, roots
+        return roots
 
     def _expand(self, roots: set[HashAndFormat], view: View) -> None:
         hash_seqs = set(self._incomplete)
@@ -186,13 +201,12 @@ def _release(core: Core, id: bytes) -> None:
 
 def _session_ids(txn: ReadTxn) -> set[bytes]:
     ids: set[bytes] = set()
-    start = b""
-    while True:
-        key = next(iter(txn.keys(Table.LEASES, start)), None)
-        if key is None:
-            return ids
-        ids.add(key[:SESSION_SIZE])
-        start = key[:SESSION_SIZE] + b"\xff" * (LEASE_SIZE + HASH_SIZE)
+    for table in (Table.LEASES, Table.RUNS):
+        start = b""
+        while (key := next(iter(txn.keys(table, start)), None)) is not None:
+            ids.add(key[:SESSION_SIZE])
+            start = key[:SESSION_SIZE] + b"\xff" * (LEASE_SIZE + HASH_SIZE)
+    return ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +313,8 @@ def gc(core: Core, *, dry_run: bool, cancelled: Callable[[], bool]) -> GcReport:
         if len(page) < PAGE_HASHES:
             break
         start = page[-1] + b"\0"
+    if blobs and not dry_run:
+        _forget_folders(core)
     orphans, orphan_bytes = _remove_orphans(core, dry_run=dry_run)
     return GcReport(
         blobs=blobs,
@@ -307,6 +323,39 @@ def gc(core: Core, *, dry_run: bool, cancelled: Callable[[], bool]) -> GcReport:
         kept=seen - blobs,
         unreadable=tuple(sorted(marker.unreadable)),
     )
+
+
+def _forget_folders(core: Core) -> None:
+    """Forget what the files of a folder held, where no blob of them is left."""
+    start = b""
+    while True:
+
+        def look(txn: ReadTxn, at: bytes = start) -> tuple[list[bytes], bytes | None]:
+            useless: list[bytes] = []
+            for count, (key, value) in enumerate(txn.scan(Table.FOLDERS, at)):
+                if count == PAGE_FOLDERS:
+                    return useless, key
+                row = decode_folder(value)
+                if row is None or not any(
+                    hash == EMPTY_HASH or txn.get(Table.BLOBS, hash) is not None
+                    for hash in split_hashes(row.hashes)
+                ):
+                    useless.append(key)
+            return useless, None
+
+        useless, following = core.database.read(look)
+        if useless:
+            # Whoever adds such a blob again meanwhile has to hash its file once more.
+            core.database.write(lambda txn, keys=tuple(useless): _delete_folders(txn, keys))
+        if following is None:
+            return
+        start = following
+
+
+def _delete_folders(txn: WriteTxn, keys: Sequence[bytes]) -> None:
+    # The parts of a folder are of use together only.
+    for key in keys:
+        catalog.forget_folder(txn, key[:HASH_SIZE])
 
 
 def _remove_orphans(core: Core, *, dry_run: bool) -> tuple[int, int]:

@@ -1,24 +1,28 @@
-"""Files of the user become blobs: hashed in place or copied, never while they change.
+"""Files of the user become blobs, whole folders at a time; what is known is not opened again.
 
-A file is compared by its identity before and after it was hashed; if that differs, it is tried
-again and then refused. A file over 16 KiB that was imported before and has the identity it had
-then is not opened for hashing, unless it was modified so shortly before that a change since
-might not show in its times.
+First all is found (`walking`), then what the cache knows is looked up (`stat_cache`). The rest is
+read and hashed in batches, one being read ahead while another is recorded. A file is compared by
+its identity before and after it was hashed. It is remembered for the next time unless it was
+modified so shortly before that a change since might not show in its times.
+
+What is new is kept from GC by one row a batch. What was known before is not kept until the end,
+where one transaction makes sure that all of it is still there and protects all that was asked for;
+if another process has removed some of it, the import goes over it once more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
+import struct
 import time
 from collections import deque
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import pybao
-from blobstore import catalog
-from blobstore.adding import Drafts, add_many, add_own_file, batches, hash_file, small_blobs
+from blobstore import catalog, stat_cache
+from blobstore.adding import add_many
 from blobstore.api import (
     INLINE_SIZE_MAX,
     ImportedCollection,
@@ -27,40 +31,103 @@ from blobstore.api import (
     ImportProgress,
 )
 from blobstore.catalog import Complete
-from blobstore.codec.collection import Collection
-from blobstore.codec.hash import BlobFormat, Hash, HashAndFormat
+from blobstore.codec.hash import EMPTY_HASH, HASH_SIZE, BlobFormat, Hash, HashAndFormat
+from blobstore.codec.hashseq import HASH_SEQ_SIZE_MAX
+from blobstore.collecting import ImportedFiles
 from blobstore.core import raw
-from blobstore.database import FULL_CODES
 from blobstore.errors import ImportFileError
-from blobstore.files import Identity
+from blobstore.files import IDENTITY_SIZE, Identity
 from blobstore.folder import DATA
-from blobstore.schema import Reference
-from blobstore.walking import FoundFile, resolve, unreadable, walk
+from blobstore.one_file import OneFile
+from blobstore.schema import Reference, Table
+from blobstore.walking import FoundFolder, resolve, unreadable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator, Sequence
 
-    from blobstore.catalog import FileKey
     from blobstore.core import Core
     from blobstore.database import ReadTxn, WriteTxn
+    from blobstore.stat_cache import Rows
 
-ATTEMPTS = 3
-"""How often a file that changes while it is hashed is tried."""
+    FileResult = tuple[bytes, bytes, bytes | None, bytes] | int
+
+ATTEMPTS = 5
+"""How often blobs that others remove meanwhile are looked up and added again."""
 
 SETTLED_NS = 2_000_000_000
 """A file modified less than this before its import may change again without a trace: the times
 of some file systems count in steps of two seconds."""
 
-BATCH_LARGE = 256
-"""Larger files recorded in one transaction."""
+LOOK_UP_FOLDERS = 256
+"""Folders looked up, or remembered, in one transaction."""
 
-BATCHES_AHEAD = 4
+BATCH_FILES = 1024
+BATCH_MIN = 4
+"""Fewer files than this are read one by one: there is nothing to share among cores."""
+BATCH_SMALL_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 64 * 1024 * 1024
+"""A batch holds at most so many files, so many bytes that go into the database, and about so many
+bytes at all."""
+BATCH_FILE_MAX = 4 * 1024 * 1024
+"""A file larger than this is hashed by itself, by all cores. Below, its outboard fits into the
+database."""
+
+BATCHES_AHEAD = 2
 """Batches that wait for the database at once."""
 
+PARTIAL_BYTES = 1 << 30
+"""A folder that takes long is remembered in between, each time this much more was hashed."""
 
-class _Changed(Exception):  # noqa: N818 - a signal within this module
-    """The file is not what it was when its import began."""
+_TIMES = struct.Struct("<24xqq")
+
+
+class _File(NamedTuple):
+    """A file to be hashed: the one at `index` of its folder."""
+
+    folder: FoundFolder
+    index: int
+    path: bytes
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Files that are recorded in one transaction."""
+
+    together: list[_File] = field(default_factory=list[_File])
+    """Read by one call."""
+    alone: list[_File] = field(default_factory=list[_File])
+    finished: list[FoundFolder] = field(default_factory=list[FoundFolder])
+    """Folders of which nothing is left after this batch."""
+    small_bytes: int = 0
+    total_bytes: int = 0
+
+    def is_full(self) -> bool:
+        return (
+            len(self.together) + len(self.alone) >= BATCH_FILES
+            or self.small_bytes >= BATCH_SMALL_BYTES
+            or self.total_bytes >= BATCH_BYTES
+        )
+
+
+@dataclass(slots=True)
+class _Record:
+    """What is to be written of a batch."""
+
+    inline: list[tuple[bytes, bytes]] = field(default_factory=list[tuple[bytes, bytes]])
+    blobs: list[Complete] = field(default_factory=list[Complete])
+    folders: list[Rows] = field(default_factory=list["Rows"])
+
+    def sort(self) -> None:
+        # LMDB writes sorted keys in half the time.
+        self.inline += [(blob.hash, blob.data) for blob in self.blobs if blob.data is not None]
+        self.inline = sorted(blob for blob in self.inline if blob[0] != EMPTY_HASH)
+        self.blobs = [blob for blob in self.blobs if blob.data is None]
+        self.blobs.sort(key=lambda blob: blob.hash)
+
+    def hashes(self) -> bytes:
+        """Of all blobs, back to back."""
+        inline = b"".join([hash for hash, _ in self.inline])
+        return inline + b"".join([blob.hash for blob in self.blobs])
 
 
 class Importer:
@@ -76,21 +143,24 @@ class Importer:
         self._lease = lease
         self._mode = mode
         self._progress = progress or ImportProgress()
-        self._hashing: pybao.Progress | None = None
+        self._one_file = OneFile(core, lease, mode, self._check_cancelled)
         self._bytes_before = self._progress.bytes_done
         self._cancelled = False
-        self._commits: deque[Future[list[FileKey]]] = deque()
+        self._commits: deque[Future[bytes]] = deque()
+        self._runs: list[bytes] = []
+        self._removals = 0
+        self._bytes_since: dict[int, int] = {}
 
     def cancel(self) -> None:
         """End the import soon."""
         self._cancelled = True
-        hashing = self._hashing
+        hashing = self._one_file.hashing
         if hashing is not None:
             hashing.cancel()
 
     def tick(self) -> None:
         """Bring the counters up to date within a large file."""
-        hashing = self._hashing
+        hashing = self._one_file.hashing
         if hashing is not None:
             self._progress.bytes_done = self._bytes_before + hashing.done
 
@@ -100,19 +170,58 @@ class Importer:
         Raises:
             ImportFileError: see `Store.import_file`.
         """
-        found = resolve(path)
-        try:
-            size = self._core.files.stat(found.path).st_size
-        except OSError as error:
-            raise unreadable(error, found.path) from error
-        self._progress.files_total += 1
-        self._progress.bytes_total += size
+        return self.import_files([path])[0]
+
+    def import_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[ImportedFile]:
+        """Import files, links followed, in as few transactions as their number allows.
+
+        Raises:
+            ImportFileError: see `Store.import_file`.
+        """
+        order = [os.fsencode(resolve(path).path) for path in paths]
+        folders = self._group(order)
+        self._progress.files_total += sum(folder.count for folder in folders)
+        self._progress.bytes_total += sum(sum(folder.sizes()) for folder in folders)
         self._progress.walked = True
-        known = self._find_known([found])[0]
-        if known is None:
-            return self._import_one(found)
-        self._done(known.size)
-        return known
+        if not folders:
+            return []
+
+        def finish() -> bool:
+            hashes = b"".join(folder.hashes for folder in folders)
+            return self._protect(hashes, [raw(Hash(hash)) for hash in _split(hashes)])
+
+        self._import(folders, finish)
+        imported: dict[bytes, tuple[Hash, int]] = {}
+        for folder in folders:
+            for index, (name, size) in enumerate(
+                zip(folder.split_names(), folder.sizes(), strict=True)
+            ):
+                imported[folder.path + b"/" + name] = Hash(folder.hash(index)), size
+        return [
+            ImportedFile(os.fsdecode(os.path.basename(path)), *imported[path])  # noqa: PTH119 - of bytes
+            for path in order
+        ]
+
+    def _group(self, paths: Sequence[bytes]) -> list[FoundFolder]:
+        """Files by their folders, with their identities."""
+        by_folder: dict[bytes, dict[bytes, bytes]] = {}
+        for path in paths:
+            try:
+                info = self._core.files.stat(os.fsdecode(path))
+            except OSError as error:
+                raise unreadable(error, os.fsdecode(path)) from error
+            folder, _, name = path.rpartition(b"/")
+            by_folder.setdefault(folder, {})[name] = Identity.of(info).encode()
+        return [
+            FoundFolder(
+                folder,
+                b"",
+                b"\0".join(sorted(files)),
+                bytearray(b"".join(files[name] for name in sorted(files))),
+                is_whole=False,
+            )
+            for folder, files in by_folder.items()
+        ]
 
     def import_collection(self, paths: Sequence[str | os.PathLike[str]]) -> ImportedCollection:
         """Import files and folders as a collection.
@@ -122,252 +231,288 @@ class Importer:
         """
         own = os.path.realpath(self._core.folder.path)
         found = walk(self._core.files, paths, self._progress, leave_out=own)
-        imported = self._import_found(found.files)
-        imported.sort(key=lambda file: file.name.encode())
-        root = self._add_collection(imported)
-        return ImportedCollection(root, tuple(imported), tuple(found.skipped))
+        made: list[tuple[Hash, ImportedFiles]] = []
 
-    def import_files(self, paths: Sequence[str | os.PathLike[str]]) -> list[ImportedFile]:
-        """Import files, links followed, in as few transactions as their number allows.
-
-        Raises:
-            ImportFileError: see `Store.import_file`.
-        """
-        found: dict[str, FoundFile] = {}
-        order: list[str] = []
-        for path in paths:
-            real = resolve(path).path
+        def finish() -> bool:
             try:
-                size = self._core.files.stat(real).st_size
-            except OSError as error:
-                raise unreadable(error, real) from error
-            found[real] = FoundFile(real, real, size)
-            order.append(real)
-        self._progress.files_total += len(found)
-        self._progress.bytes_total += sum(file.size for file in found.values())
-        self._progress.walked = True
-        imported = {file.name: file for file in self._import_found(list(found.values()))}
-        return [replace(imported[path], name=os.path.basename(path)) for path in order]  # noqa: PTH119 - of a str
+                files = ImportedFiles(found)
+            except ValueError as error:
+                raise ImportFileError(f"not to be made a collection: {error}") from error
+            root, added = self._add_collection(files)
+            made[:] = [(root, files)]
+            target = HashAndFormat(root, BlobFormat.HASH_SEQ)
+            return self._protect(added + files.hashes, [target])
 
-    def _import_found(self, files: list[FoundFile]) -> list[ImportedFile]:
-        """Import files of any size, in batches; small ones come first."""
-        imported: list[ImportedFile] = []
-        large = [file for file in files if file.size > INLINE_SIZE_MAX]
-        small = [file for file in files if file.size <= INLINE_SIZE_MAX]
+        self._import(found.folders, finish)
+        root, files = made[0]
+        return ImportedCollection(root, files, tuple(found.skipped))
+
+    def _add_collection(self, files: ImportedFiles) -> tuple[Hash, bytes]:
+        """Root of a collection whose two blobs are in the store, and the hashes of both."""
+        if (len(files) + 1) * HASH_SIZE > HASH_SEQ_SIZE_MAX:
+            raise ImportFileError(f"not to be made a collection: {len(files)} entries are too many")
+        meta = self._add_blob(files.meta)
+        root = self._add_blob(meta + files.hashes)
+        return root, meta + root
+
+    def _add_blob(self, data: bytes) -> Hash:
+        """Add a blob, unless the store has it already."""
+        hash = Hash(pybao.hash(data))
+        record = self._core.database.read(lambda txn: catalog.get_blob(txn, hash))
+        if record is not None and (
+            record.is_inline
+            or (
+                record.owned is not None
+                and self._core.folder.has(DATA, hash, record.owned, record.size)
+            )
+        ):
+            return hash
+        return add_many(self._core, [data], self._lease)[0]
+
+    # The whole of it
+
+    def _import(self, folders: list[FoundFolder], finish: Callable[[], bool]) -> None:
+        """Import the files of all folders, until `finish` says that none was lost meanwhile."""
+        for attempt in range(ATTEMPTS):
+            self._import_folders(folders, is_first=attempt == 0)
+            if finish():
+                return
+        raise ImportFileError("what is imported is removed from the store at the same time")
+
+    def _protect(self, hashes: bytes, targets: Sequence[HashAndFormat]) -> bool:
+        """Protect what was asked for; False if one of the blobs is not there any more."""
+        runs = tuple(self._runs)
+
+        def job(txn: WriteTxn) -> bool:
+            if catalog.removals(txn) != self._removals and not all(
+                hash == EMPTY_HASH or txn.get(Table.BLOBS, hash) is not None
+                for hash in _split(hashes)
+            ):
+                return False
+            catalog.protect(txn, self._lease, targets)
+            # What these kept is kept by the targets from now on.
+            for key in runs:
+                txn.delete(Table.RUNS, key)
+            return True
+
+        return self._core.database.write(job)
+
+    def _import_folders(self, folders: list[FoundFolder], *, is_first: bool) -> None:
+        stale: list[FoundFolder] = []
+        todo: list[tuple[FoundFolder, list[int]]] = []
+        for start in range(0, len(folders), LOOK_UP_FOLDERS):
+            self._check_cancelled()
+            batch = folders[start : start + LOOK_UP_FOLDERS]
+            known = self._look_up(batch, is_first=is_first, begins=start == 0)
+            for folder, (hashes, missing, is_current) in zip(batch, known, strict=True):
+                folder.hashes = bytearray(hashes)
+                folder.unsettled.clear()
+                if missing:
+                    todo.append((folder, missing))
+                elif not is_current:
+                    stale.append(folder)
+                if is_first:
+                    self._done_known(folder, missing)
         try:
-            for batch in batches([file.size for file in small]):
-                large += self._import_small(small[batch], imported)
-                self._wait_for_commits(BATCHES_AHEAD)
-            for index in range(0, len(large), BATCH_LARGE):
-                self._import_large(large[index : index + BATCH_LARGE], imported)
+            self._import_missing(todo, is_first=is_first)
+            for start in range(0, len(stale), LOOK_UP_FOLDERS):
+                self._submit(_Record(folders=self._rows(stale[start : start + LOOK_UP_FOLDERS])))
                 self._wait_for_commits(BATCHES_AHEAD)
             self._wait_for_commits(0)
         finally:
             # Nothing of this import runs on once it has ended, however it ended.
             for future in self._commits:
                 future.exception()
-        return imported
 
-    def _add_collection(self, files: list[ImportedFile]) -> Hash:
-        collection = Collection(tuple((file.name, file.hash) for file in files))
+    def _look_up(
+        self, folders: list[FoundFolder], *, is_first: bool, begins: bool
+    ) -> list[stat_cache.Known]:
+        """What is known already; from the second attempt on it is protected at once."""
+        small_only = self._mode is not ImportMode.REFERENCE
+
+        def look(txn: ReadTxn) -> tuple[int, list[stat_cache.Known]]:
+            removals = catalog.removals(txn)
+            return removals, [
+                stat_cache.look_up(
+                    txn, folder, removals, small_only=small_only, is_there=self._is_there
+                )
+                for folder in folders
+            ]
+
+        def protect(txn: WriteTxn) -> tuple[int, list[stat_cache.Known], bytes]:
+            removals, known = look(txn)
+            hashes = b"".join(one.hashes for one in known)
+            return removals, known, catalog.protect_run(txn, self._lease, hashes)
+
+        if is_first:
+            removals, known = self._core.database.read(look)
+        else:
+            removals, known, key = self._core.database.write(protect)
+            self._runs.append(key)
+        if begins:
+            self._removals = removals
+        return known
+
+    def _is_there(self, path: bytes, identity: Identity) -> bool:
         try:
-            meta = add_many(self._core, [collection.encode_meta()], self._lease)[0]
-            hash_seq = bytes(collection.hash_seq(meta))
-        except ValueError as error:
-            raise ImportFileError(f"not to be made a collection: {error}") from error
-        root = add_many(self._core, [hash_seq], self._lease)[0]
-        target = HashAndFormat(root, BlobFormat.HASH_SEQ)
-        self._core.database.write(lambda txn: catalog.protect(txn, self._lease, (target,)))
-        return root
-
-    def _wait_for_commits(self, ahead: int) -> None:
-        """Until at most `ahead` batches are on their way to the database."""
-        while len(self._commits) > ahead:
-            self._commits.popleft().result()
+            return Identity.of(self._core.files.stat(os.fsdecode(path))) == identity
+        except OSError:
+            return False
 
     def _check_cancelled(self) -> None:
         if self._cancelled:
             raise pybao.Cancelled
 
-    def _done(self, size: int) -> None:
-        self._progress.files_done += 1
+    def _done_known(self, folder: FoundFolder, missing: list[int]) -> None:
+        sizes = folder.sizes()
+        self._done(len(sizes) - len(missing), sum(sizes) - sum(sizes[index] for index in missing))
+
+    def _done(self, count: int, size: int) -> None:
+        self._progress.files_done += count
         self._bytes_before += size
         self._progress.bytes_done = self._bytes_before
 
-    # Small files
+    # What is not known
 
-    def _import_small(
-        self, files: list[FoundFile], imported: list[ImportedFile]
-    ) -> list[FoundFile]:
-        """Import a batch of small files; returns those that have grown meanwhile."""
-        grown: list[FoundFile] = []
-        taken: list[FoundFile] = []
-        datas: list[bytes] = []
-        self._check_cancelled()
-        for file in files:
-            data = self._read_small(file)
-            if data is None:
-                grown.append(file)
-            else:
-                taken.append(file)
-                datas.append(data)
-        roots = pybao.hash_many(datas)
-        self._commits.append(self._core.submit(self._lease, small_blobs(roots, datas)))
-        for file, root, data in zip(taken, roots, datas, strict=True):
-            imported.append(ImportedFile(file.name, Hash(root), len(data)))
-            self._done(len(data))
-        return grown
+    def _import_missing(self, todo: list[tuple[FoundFolder, list[int]]], *, is_first: bool) -> None:
+        """Read, hash and record files, a batch ahead of the database."""
+        if not todo:
+            return
+        waiting: deque[tuple[_Batch, int, Future[list[FileResult]]]] = deque()
 
-    def _read_small(self, file: FoundFile) -> bytes | None:
-        """All bytes of a file; None if there are more than fit into the database."""
-        for _ in range(ATTEMPTS):
-            fd = self._open(file.path)
+        def record_next() -> None:
+            batch, begun_ns, reading = waiting.popleft()
+            self._record(batch, begun_ns, reading.result(), is_first=is_first)
+
+        with ThreadPoolExecutor(1, thread_name_prefix="blobstore-import") as reader:
             try:
-                before = self._identity(fd, file.path)
-                if before.size > INLINE_SIZE_MAX:
-                    return None
-                data = self._core.files.read(fd, before.size, 0)
-                after = Identity.of(self._core.files.fstat(fd))
-            except OSError as error:
-                raise unreadable(error, file.path) from error
+                for batch in self._batches(todo):
+                    self._check_cancelled()
+                    begun_ns = time.time_ns()
+                    paths = [file.path for file in batch.together]
+                    waiting.append((batch, begun_ns, reader.submit(self._read, paths)))
+                    if len(waiting) > 1:
+                        record_next()
+                while waiting:
+                    self._check_cancelled()
+                    record_next()
             finally:
-                self._core.files.close(fd)
-            if before == after and len(data) == before.size:
-                return data
-        raise ImportFileError(f"it changes while it is imported: {file.path}")
+                for _, _, reading in waiting:
+                    reading.cancel()
 
-    def _open(self, path: str) -> int:
-        # A named pipe would block an open that waits for its writer. Links were resolved before:
-        # one that is here now has come since.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW
-        try:
-            return self._core.files.open(path, flags)
-        except OSError as error:
-            raise unreadable(error, path) from error
+    def _read(self, paths: list[bytes]) -> list[FileResult]:
+        if not paths:
+            return []
+        return self._core.files.read_files(
+            paths, data_max=INLINE_SIZE_MAX, size_max=self._together_max()
+        )
 
-    def _identity(self, fd: int, path: str) -> Identity:
-        info = self._core.files.fstat(fd)
-        if not stat.S_ISREG(info.st_mode):
-            raise ImportFileError(f"not a regular file: {path}")
-        return Identity.of(info)
+    def _together_max(self) -> int:
+        """Bytes of the largest file that is read together with others."""
+        return BATCH_FILE_MAX if self._mode is ImportMode.REFERENCE else INLINE_SIZE_MAX
 
-    # Files of any size
+    def _batches(self, todo: list[tuple[FoundFolder, list[int]]]) -> Iterator[_Batch]:
+        count = sum(len(missing) for _, missing in todo)
+        together_max = self._together_max() if count >= BATCH_MIN else -1
+        batch = _Batch()
+        for folder, missing in todo:
+            sizes, names = folder.sizes(), folder.split_names()
+            for index in missing:
+                if batch.is_full():
+                    yield batch
+                    batch = _Batch()
+                size = sizes[index]
+                file = _File(folder, index, folder.path + b"/" + names[index])
+                (batch.together if size <= together_max else batch.alone).append(file)
+                batch.total_bytes += size
+                batch.small_bytes += size if size <= INLINE_SIZE_MAX else 0
+            batch.finished.append(folder)
+        if batch.finished:
+            yield batch
 
-    def _import_large(self, files: list[FoundFile], imported: list[ImportedFile]) -> None:
-        """Import a batch of files over 16 KiB, recorded together as far as they are referenced."""
-        blobs: list[Complete] = []
-        for file, known in zip(files, self._find_known(files), strict=True):
-            if known is None:
-                imported.append(self._import_one(file, blobs))
-            else:
-                imported.append(known)
-                self._done(known.size)
-        if blobs:
-            self._commits.append(self._core.submit(self._lease, blobs))
-
-    def _import_one(self, file: FoundFile, batch: list[Complete] | None = None) -> ImportedFile:
-        """Import a file; what can wait for others to be recorded is added to `batch`."""
-        for _ in range(ATTEMPTS):
-            self._check_cancelled()
-            fd = self._open(file.path)
-            try:
-                identity = self._identity(fd, file.path)
-                hash = self._import_open(fd, identity, file.path, batch)
-            except _Changed:
+    def _record(
+        self, batch: _Batch, begun_ns: int, results: list[FileResult], *, is_first: bool
+    ) -> None:
+        """Take what was read of a batch, read the rest of it, and have all of it recorded."""
+        record = _Record()
+        count = size = 0
+        for file, result in zip(batch.together, results, strict=True):
+            if isinstance(result, int):
+                # By itself it is tried again, or refused with a reason.
+                batch.alone.append(file)
                 continue
-            except pybao.FileShorter:
-                continue
-            except OSError as error:
-                if error.errno in FULL_CODES:
-                    raise
-                raise unreadable(error, file.path) from error
-            finally:
-                self._core.files.close(fd)
-            self._done(identity.size)
-            return ImportedFile(file.name, hash, identity.size)
-        raise ImportFileError(f"it changes while it is imported: {file.path}")
-
-    def _import_open(
-        self, fd: int, identity: Identity, path: str, batch: list[Complete] | None
-    ) -> Hash:
-        if identity.size <= INLINE_SIZE_MAX:
-            data = self._core.files.read(fd, INLINE_SIZE_MAX + 1, 0)
-            self._check_unchanged(fd, identity, path)
-            return add_many(self._core, [data], self._lease)[0]
-        self._hashing = pybao.Progress()
-        try:
-            if self._mode is ImportMode.COPY:
-                return self._copy(fd, identity, path)
-            return self._reference(fd, identity, path, batch)
-        finally:
-            self._hashing = None
-
-    def _check_unchanged(self, fd: int, identity: Identity, path: str) -> None:
-        try:
-            there = Identity.of(self._core.files.stat(path))
-        except FileNotFoundError:
-            raise _Changed from None
-        if Identity.of(self._core.files.fstat(fd)) != identity or there != identity:
-            raise _Changed
-
-    def _copy(self, fd: int, identity: Identity, path: str) -> Hash:
-        with Drafts(self._core) as drafts:
-            file = drafts.create(DATA)
-            self._core.files.copy(fd, file.fd)
-            self._check_unchanged(fd, identity, path)
-            if self._core.files.fstat(file.fd).st_size != identity.size:
-                raise _Changed
-            return add_own_file(self._core, drafts, file, identity.size, self._lease, self._hashing)
-
-    def _reference(
-        self, fd: int, identity: Identity, path: str, batch: list[Complete] | None
-    ) -> Hash:
-        begun_ns = time.time_ns()
-        with Drafts(self._core) as drafts:
-            hash, outboard, token = hash_file(self._core, drafts, fd, identity.size, self._hashing)
-            self._check_unchanged(fd, identity, path)
-            blob = Complete(
-                hash,
-                identity.size,
-                reference=Reference(os.fsencode(path), identity),
-                reference_is_settled=max(identity.mtime_ns, identity.ctime_ns)
-                < begun_ns - SETTLED_NS,
-                outboard=outboard,
-                outboard_token=token,
-            )
-            if batch is not None and token is None:
-                batch.append(blob)
+            identity, root, data, outboard = result
+            if data is not None:
+                record.inline.append((root, data))
+                length = len(data)
             else:
-                drafts.name_by_hash(hash)
-                drafts.sync()
-                drafts.record(self._lease, [blob])
-        return hash
+                known = Identity.decode(identity)
+                length = known.size
+                reference = Reference(file.path, known)
+                record.blobs.append(
+                    Complete(Hash(root), length, reference=reference, outboard=outboard)
+                )
+            self._take(file, identity, root, begun_ns)
+            count += 1
+            size += length
+        if is_first:
+            self._done(count, size)
+        for file in batch.alone:
+            imported = self._one_file.import_file(os.fsdecode(file.path), record.blobs)
+            self._take(file, imported.identity.encode(), imported.hash, imported.begun_ns)
+            if is_first:
+                self._done(1, imported.identity.size)
+        record.folders = self._rows(batch.finished)
+        last = {file.folder for file in batch.together[-1:] + batch.alone[-1:]}
+        for folder in last.difference(batch.finished):
+            if self._is_long(folder, batch.total_bytes):
+                record.folders.append(stat_cache.rows_of(folder, self._removals, is_whole=False))
+        self._submit(record)
+        self._wait_for_commits(BATCHES_AHEAD)
 
-    def _find_known(self, files: list[FoundFile]) -> list[ImportedFile | None]:
-        """Files that are as they were when they were imported, protected anew; not opened."""
-        identities: list[Identity | None] = [None] * len(files)
-        if self._mode is ImportMode.REFERENCE:
-            for index, file in enumerate(files):
-                # One that is gone by now is reported by whoever goes on to open it.
-                with contextlib.suppress(OSError):
-                    identities[index] = Identity.of(self._core.files.stat(file.path))
+    def _is_long(self, folder: FoundFolder, size: int) -> bool:
+        """Whether so much of a folder was hashed since the last time that it is worth a row."""
+        since = self._bytes_since.get(id(folder), 0) + size
+        is_long = since >= PARTIAL_BYTES
+        self._bytes_since[id(folder)] = 0 if is_long else since
+        return is_long
 
-        def look(txn: ReadTxn) -> list[ImportedFile | None]:
-            found: list[ImportedFile | None] = []
-            for file, identity in zip(files, identities, strict=True):
-                known: ImportedFile | None = None
-                if identity is not None:
-                    hash = catalog.find_path(txn, os.fsencode(file.path), identity)
-                    if hash is not None:
-                        known = ImportedFile(file.name, hash, identity.size)
-                found.append(known)
-            return found
+    @staticmethod
+    def _take(file: _File, identity: bytes, hash: bytes, begun_ns: int) -> None:
+        """Note what a file was while it was hashed."""
+        folder, index, _ = file
+        folder.identities[index * IDENTITY_SIZE : (index + 1) * IDENTITY_SIZE] = identity
+        folder.hashes[index * HASH_SIZE : (index + 1) * HASH_SIZE] = hash
+        if max(_TIMES.unpack(identity)) >= begun_ns - SETTLED_NS:
+            folder.unsettled.add(index)
 
-        def protect(txn: WriteTxn) -> list[ImportedFile | None]:
-            found = look(txn)
-            targets = [raw(file.hash) for file in found if file is not None]
-            catalog.protect(txn, self._lease, targets)
-            return found
+    def _rows(self, folders: list[FoundFolder]) -> list[Rows]:
+        return [
+            stat_cache.rows_of(folder, self._removals, is_whole=folder.is_whole)
+            for folder in folders
+        ]
 
-        found = self._core.database.read(look)
-        return self._core.database.write(protect) if any(found) else found
+    def _submit(self, record: _Record) -> None:
+        record.sort()
+        hashes = record.hashes()
+
+        def job(txn: WriteTxn) -> bytes:
+            catalog.add_inline(txn, record.inline)
+            for blob in record.blobs:
+                # A reference with its outboard in the database takes no file's place.
+                catalog.add_complete(txn, blob, self._core.folder)
+            stat_cache.remember(txn, record.folders)
+            return catalog.protect_run(txn, self._lease, hashes) if hashes else b""
+
+        self._commits.append(self._core.database.submit(job))
+
+    def _wait_for_commits(self, ahead: int) -> None:
+        """Until at most `ahead` batches are on their way to the database."""
+        while len(self._commits) > ahead:
+            key = self._commits.popleft().result()
+            if key:
+                self._runs.append(key)
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + HASH_SIZE] for at in range(0, len(hashes), HASH_SIZE)]

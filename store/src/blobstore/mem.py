@@ -191,7 +191,7 @@ class MemStore(Store):
         progress: ImportProgress | None = None,
     ) -> ImportedCollection:
         found = walk(Files(), paths, progress)
-        files = tuple(self._import(file, temp, progress) for file in found.files)
+        files = tuple(self._import(file, temp, progress) for file in found.files())
         collection = Collection(tuple((file.name, file.hash) for file in files))
         meta = self._add(collection.encode_meta(), temp)
         root = self._add(bytes(collection.hash_seq(meta)), temp)

@@ -12,24 +12,28 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pybao
 from blobstore.api import INLINE_SIZE_MAX
 from blobstore.claims import Claim
 from blobstore.codec.hash import HASH_SIZE, BlobFormat, Hash, HashAndFormat
 from blobstore.codec.ranges import ChunkRanges
 from blobstore.codec.tree import BLOB_SIZE_MAX, chunk_count, outboard_size
 from blobstore.errors import StoreDamagedError, StoreFormatError
-from blobstore.files import Identity
+from blobstore.files import IDENTITY_SIZE, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from blobstore.database import ReadTxn, WriteTxn
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the tables and records below."""
 
 REFERENCES_MAX = 8
 """User files that we remember for one blob."""
+
+FOLDER_FILES_MAX = 1024
+"""Files in one row of FOLDERS: a row of the database is written as a whole."""
 
 TOKEN_SIZE = 8
 """Random bytes in the name of an owned file: unique for each add."""
@@ -41,7 +45,8 @@ LEASE_SIZE = SESSION_SIZE + 4
 BOOT_SIZE = 16
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
-_IDENTITY = struct.Struct("<QQQqq")
+_RUN_NUMBER = struct.Struct(">Q")
+_FOLDER_HEAD = struct.Struct("<QII")
 
 
 class Table(enum.Enum):
@@ -53,13 +58,24 @@ class Table(enum.Enum):
     OUTBOARDS = b"outboards"
     PARTIALS = b"partials"
     PATHS = b"paths"
+    """Of version 1, empty since: what FOLDERS holds."""
     TAGS = b"tags"
     LEASES = b"leases"
+    RUNS = b"runs"
+    FOLDERS = b"folders"
 
+
+LATER_TABLES = frozenset((Table.RUNS, Table.FOLDERS))
+"""Tables that version 1 did not have."""
 
 VERSION_KEY = b"version"
 PROTECTIONS_KEY = b"protections"
 """How many times something was protected so far: GC sees by it what is new."""
+
+
+REMOVALS_KEY = b"removals"
+"""How many complete blobs were removed so far: who saw a blob before sees by it if it is still
+there."""
 
 
 class OutboardPlace(enum.IntEnum):
@@ -164,6 +180,16 @@ _HAS_SIZE = 2
 _SIZE_PROVEN = 4
 
 
+def encode_reference(path: bytes, identity: bytes) -> bytes:
+    """A reference as it stands in the record of its blob."""
+    return _U32.pack(len(path)) + path + identity
+
+
+def encode_inline(size: int) -> bytes:
+    """`encode_blob` of a blob whose data is in the database."""
+    return b"\0\0\0" + _U64.pack(size)
+
+
 def encode_blob(record: BlobRecord) -> bytes:
     """flags, outboard place, number of references (1 byte each), size, tokens, references."""
     parts = [
@@ -173,11 +199,7 @@ def encode_blob(record: BlobRecord) -> bytes:
         record.outboard_token or b"",
     ]
     for reference in record.references:
-        parts += (
-            _U32.pack(len(reference.path)),
-            reference.path,
-            _IDENTITY.pack(*reference.identity),
-        )
+        parts.append(encode_reference(reference.path, reference.identity.encode()))
     return b"".join(parts)
 
 
@@ -197,7 +219,7 @@ def decode_blob(data: bytes) -> BlobRecord:
     references: list[Reference] = []
     for _ in range(count):
         path = fields.path()
-        identity = Identity(*_IDENTITY.unpack(fields.take(_IDENTITY.size)))
+        identity = Identity.decode(fields.take(IDENTITY_SIZE))
         fields.check(identity.size == size)
         references.append(Reference(path, identity))
     fields.end()
@@ -272,8 +294,8 @@ def decode_partial(data: bytes) -> PartialRecord:
 
 
 def encode_path(hash: Hash, identity: Identity) -> bytes:
-    """Value of PATHS: what a file held when it had this identity."""
-    return hash + _IDENTITY.pack(*identity)
+    """Value of PATHS, of version 1: what a file held when it had this identity."""
+    return hash + identity.encode()
 
 
 def decode_path(data: bytes) -> tuple[Hash, Identity]:
@@ -284,9 +306,54 @@ def decode_path(data: bytes) -> tuple[Hash, Identity]:
     """
     fields = _Fields(data, "a path")
     hash = Hash(fields.take(HASH_SIZE))
-    identity = Identity(*_IDENTITY.unpack(fields.take(_IDENTITY.size)))
+    identity = Identity.decode(fields.take(IDENTITY_SIZE))
     fields.end()
     return hash, identity
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRow:
+    """What files of one folder held when they had these identities; a part of it, if it is large.
+
+    Files whose times were too young then are not in it.
+    """
+
+    removals: int
+    """REMOVALS of a moment at which all their blobs were there."""
+    parts: int
+    """Rows that the folder has."""
+    names: bytes
+    """Sorted by their bytes, joined by NUL."""
+    identities: bytes
+    hashes: bytes
+
+
+def folder_key(digest: bytes, part: int) -> bytes:
+    """Key of FOLDERS: the BLAKE3 of the folder's path, then the number of the row."""
+    return digest + part.to_bytes(4, "big")
+
+
+def encode_folder(row: FolderRow) -> bytes:
+    """removals, parts, number of files, identities, hashes, names."""
+    count = len(row.hashes) // HASH_SIZE
+    head = _FOLDER_HEAD.pack(row.removals, row.parts, count)
+    return b"".join((head, row.identities, row.hashes, row.names))
+
+
+def decode_folder(data: bytes) -> FolderRow | None:
+    """The inverse of `encode_folder`; None for anything else, since it is only a cache."""
+    if len(data) < _FOLDER_HEAD.size:
+        return None
+    removals, parts, count = _FOLDER_HEAD.unpack_from(data)
+    hashes_at = _FOLDER_HEAD.size + count * IDENTITY_SIZE
+    names_at = hashes_at + count * HASH_SIZE
+    names = data[names_at:]
+    # A name is never empty, and no row is without names.
+    if not count or not parts or names.count(b"\0") != count - 1 or not names:
+        return None
+    return FolderRow(
+        removals, parts, names, data[_FOLDER_HEAD.size : hashes_at], data[hashes_at:names_at]
+    )
 
 
 def encode_tag(target: HashAndFormat, generation: int) -> bytes:
@@ -326,6 +393,34 @@ def decode_lease_key(key: bytes) -> tuple[bytes, HashAndFormat]:
     return lease, HashAndFormat(hash, BlobFormat(format_))
 
 
+def run_key(lease: bytes, generation: int) -> bytes:
+    """Key of RUNS: the lease, then when it was protected, big endian. The value is hashes."""
+    return lease + _RUN_NUMBER.pack(generation)
+
+
+def decode_run_key(key: bytes) -> tuple[bytes, int]:
+    """The inverse of `run_key`.
+
+    Raises:
+        StoreDamagedError: not such a key.
+    """
+    fields = _Fields(key, "a run")
+    lease, number = fields.take(LEASE_SIZE), fields.take(_RUN_NUMBER.size)
+    fields.end()
+    return lease, _RUN_NUMBER.unpack(number)[0]
+
+
+def split_hashes(data: bytes) -> list[bytes]:
+    """Hashes that stand back to back, as in RUNS.
+
+    Raises:
+        StoreDamagedError: the last one is cut off.
+    """
+    if len(data) % HASH_SIZE:
+        raise StoreDamagedError("a record of a run in the store is damaged")
+    return [data[at : at + HASH_SIZE] for at in range(0, len(data), HASH_SIZE)]
+
+
 def encode_number(value: int) -> bytes:
     """A u64, as in META and LEASES."""
     return _U64.pack(value)
@@ -343,7 +438,52 @@ def decode_number(data: bytes) -> int:
     return value
 
 
-UPGRADES: Mapping[int, Callable[[WriteTxn], None]] = {}
+def _to_version_2(txn: WriteTxn) -> None:
+    """What is known of files moves from a row for each path to a row for each folder."""
+    folders: dict[bytes, list[tuple[bytes, bytes, bytes]]] = {}
+    for hash, value in txn.scan(Table.BLOBS):
+        for reference in decode_blob(value).references:
+            known = txn.get(Table.PATHS, path_key(reference.path))
+            if known == encode_path(Hash(hash), reference.identity):
+                folder, _, name = reference.path.rpartition(b"/")
+                file = (name, reference.identity.encode(), hash)
+                folders.setdefault(folder, []).append(file)
+    for folder, files in folders.items():
+        files.sort()
+        names, identities, hashes = zip(*files, strict=True)
+        for part, row in enumerate(split_folder(0, names, identities, hashes)):
+            txn.put(Table.FOLDERS, folder_key(path_key(folder), part), encode_folder(row))
+    for key in list(txn.keys(Table.PATHS)):
+        txn.delete(Table.PATHS, key)
+    txn.put(Table.META, REMOVALS_KEY, encode_number(0))
+
+
+def path_key(path: bytes) -> bytes:
+    """Key of a path, which may be longer than a key can be."""
+    return pybao.hash(path)
+
+
+def split_folder(
+    removals: int,
+    names: Sequence[bytes],
+    identities: Sequence[bytes],
+    hashes: Sequence[bytes],
+) -> list[FolderRow]:
+    """The rows for the files of a folder, which are sorted by name."""
+    starts = range(0, len(names), FOLDER_FILES_MAX)
+    return [
+        FolderRow(
+            removals,
+            len(starts),
+            b"\0".join(names[start : start + FOLDER_FILES_MAX]),
+            b"".join(identities[start : start + FOLDER_FILES_MAX]),
+            b"".join(hashes[start : start + FOLDER_FILES_MAX]),
+        )
+        for start in starts
+    ]
+
+
+UPGRADES: Mapping[int, Callable[[WriteTxn], None]] = {1: _to_version_2}
 """Step from each older version to the next one; all run in one transaction."""
 
 
@@ -351,6 +491,7 @@ def create(txn: WriteTxn) -> None:
     """Make an empty database one of ours."""
     txn.put(Table.META, VERSION_KEY, encode_number(FORMAT_VERSION))
     txn.put(Table.META, PROTECTIONS_KEY, encode_number(0))
+    txn.put(Table.META, REMOVALS_KEY, encode_number(0))
 
 
 def check_version(

@@ -28,6 +28,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
+@pytest.fixture
+def old_database(database: Database) -> Database:
+    """One that says it is of version 1."""
+    database.write(lambda txn: txn.put(Table.META, VERSION_KEY, encode_number(1)))
+    return database
+
+
 def version(txn: ReadTxn) -> int:
     return schema.decode_number(txn.get(Table.META, VERSION_KEY) or b"")
 
@@ -47,37 +54,37 @@ def test_a_new_database_is_of_the_newest_version(database: Database) -> None:
     assert database.read(version) == schema.FORMAT_VERSION
 
 
-def test_steps_run_in_order(database: Database) -> None:
-    database.write(lambda txn: schema.upgrade(txn, 3, {1: step_one, 2: step_two}))
-    assert database.read(version) == 3
-    assert database.read(lambda txn: txn.get(Table.TAGS, b"two")) == b"done"
+def test_steps_run_in_order(old_database: Database) -> None:
+    old_database.write(lambda txn: schema.upgrade(txn, 3, {1: step_one, 2: step_two}))
+    assert old_database.read(version) == 3
+    assert old_database.read(lambda txn: txn.get(Table.TAGS, b"two")) == b"done"
     # What is at the newest version already stays as it is.
-    database.write(lambda txn: schema.upgrade(txn, 3, {}))
+    old_database.write(lambda txn: schema.upgrade(txn, 3, {}))
 
 
-def test_a_step_that_fails_undoes_all(database: Database) -> None:
+def test_a_step_that_fails_undoes_all(old_database: Database) -> None:
     def fails(txn: WriteTxn) -> None:
         raise StoreDamagedError("on purpose")
 
     with pytest.raises(StoreDamagedError):
-        database.write(lambda txn: schema.upgrade(txn, 3, {1: step_one, 2: fails}))
-    assert database.read(version) == 1
-    assert database.read(lambda txn: txn.get(Table.TAGS, b"one")) is None
+        old_database.write(lambda txn: schema.upgrade(txn, 3, {1: step_one, 2: fails}))
+    assert old_database.read(version) == 1
+    assert old_database.read(lambda txn: txn.get(Table.TAGS, b"one")) is None
 
 
-def test_versions_that_are_refused(database: Database) -> None:
+def test_versions_that_are_refused(old_database: Database) -> None:
     newer = schema.FORMAT_VERSION + 1
     with pytest.raises(StoreFormatError, match="no longer read"):
-        database.write(lambda txn: schema.upgrade(txn, 3, {2: step_two}))
-    database.write(lambda txn: txn.put(Table.META, VERSION_KEY, encode_number(newer)))
+        old_database.write(lambda txn: schema.upgrade(txn, 3, {2: step_two}))
+    old_database.write(lambda txn: txn.put(Table.META, VERSION_KEY, encode_number(newer)))
     with pytest.raises(StoreFormatError, match="newer"):
-        database.read(schema.check_version)
-    database.write(lambda txn: txn.put(Table.META, VERSION_KEY, b"short"))
+        old_database.read(schema.check_version)
+    old_database.write(lambda txn: txn.put(Table.META, VERSION_KEY, b"short"))
     with pytest.raises(StoreDamagedError):
-        database.read(schema.check_version)
-    database.write(lambda txn: txn.delete(Table.META, VERSION_KEY))
+        old_database.read(schema.check_version)
+    old_database.write(lambda txn: txn.delete(Table.META, VERSION_KEY))
     with pytest.raises(StoreFormatError, match="not one of a blob store"):
-        database.read(schema.check_version)
+        old_database.read(schema.check_version)
 
 
 def test_the_counter_of_protections_begins_at_zero(database: Database) -> None:

@@ -10,6 +10,7 @@ front; numbers are varints, names UTF-8.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -17,12 +18,17 @@ from blobstore.codec.hashseq import HASH_SEQ_SIZE_MAX, HashSeq
 from blobstore.codec.varint import decode_varint, encode_varint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from blobstore.codec.hash import Hash
 
 COLLECTION_META_SIZE_MAX = 256 * 1024 * 1024
 """Bytes of the largest metadata blob that we make or take from a peer."""
 
 COLLECTION_HEADER = b"CollectionV0."
+
+_SHORT = tuple(encode_varint(length) for length in range(256))
+"""Lengths of most names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +45,13 @@ class Collection:
             ValueError: a name is not text that UTF-8 can hold (a lone surrogate), or all names
                 together are over `COLLECTION_META_SIZE_MAX`.
         """
-        parts = [COLLECTION_HEADER, encode_varint(len(self.entries))]
+        names: list[bytes] = []
         for name, _ in self.entries:
             try:
-                encoded = name.encode()
+                names.append(name.encode())
             except UnicodeEncodeError as error:
                 raise ValueError(f"name {name!r} cannot be written as UTF-8") from error
-            parts += (encode_varint(len(encoded)), encoded)
-        meta = b"".join(parts)
-        if len(meta) > COLLECTION_META_SIZE_MAX:
-            raise ValueError(f"the names of a collection are too long: {len(meta)} bytes")
-        return meta
+        return encode_names(len(names), names)[0]
 
     def hash_seq(self, meta_hash: Hash) -> HashSeq:
         """The root blob; `meta_hash` is the hash of `encode_meta()`.
@@ -74,6 +76,23 @@ class Collection:
         hashes = iter(hash_seq)
         next(hashes)
         return cls(tuple(zip(names, hashes, strict=True)))
+
+
+def encode_names(count: int, names: Iterable[bytes]) -> tuple[bytes, array[int]]:
+    """The metadata blob for `count` names in UTF-8, and where the length before each begins.
+
+    Raises:
+        ValueError: all names together are over `COLLECTION_META_SIZE_MAX`.
+    """
+    meta = bytearray(COLLECTION_HEADER + encode_varint(count))
+    offsets = array("Q")
+    for name in names:
+        offsets.append(len(meta))
+        meta += _SHORT[len(name)] if len(name) < len(_SHORT) else encode_varint(len(name))
+        meta += name
+        if len(meta) > COLLECTION_META_SIZE_MAX:
+            raise ValueError(f"the names of a collection are too long: over {len(meta)} bytes")
+    return bytes(meta), offsets
 
 
 def _decode_names(meta: bytes, count_due: int) -> list[str]:

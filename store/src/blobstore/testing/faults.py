@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from blobstore.files import Files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 UNFAILING = frozenset(("close", "exists"))
 """Verbs that do not fail in practice; `close` has let go even when it complains."""
@@ -23,6 +23,10 @@ VERBS = frozenset(
 )
 
 
+BATCH_VERBS = frozenset(("scan_folders", "read_files"))
+"""Verbs of many folders or files, each of which counts as a call and fails alone."""
+
+
 class _Counting(Files):
     """Counts the calls of all verbs and gives each to `before` and `after`."""
 
@@ -30,7 +34,8 @@ class _Counting(Files):
         self.calls = 0
         self.verbs: list[str] = []
         for verb in VERBS:
-            setattr(self, verb, self._wrap(verb, getattr(self, verb)))
+            wrap = self._wrap_batch if verb in BATCH_VERBS else self._wrap
+            setattr(self, verb, wrap(verb, getattr(self, verb)))
 
     def _wrap(self, verb: str, call: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(call)
@@ -43,6 +48,25 @@ class _Counting(Files):
                 return call(*args, **kwargs)
             finally:
                 self.after(number, verb)
+
+        return wrapped
+
+    def _wrap_batch(self, verb: str, call: Callable[..., list[Any]]) -> Callable[..., list[Any]]:
+        @functools.wraps(call)
+        def wrapped(paths: Sequence[bytes], **kwargs: Any) -> list[Any]:
+            outcomes: list[Any] = []
+            for path in paths:
+                self.calls += 1
+                self.verbs.append(verb)
+                number = self.calls
+                try:
+                    self.before(number, verb)
+                    outcomes += call([path], **kwargs)
+                except OSError as error:
+                    outcomes.append(error.errno)
+                finally:
+                    self.after(number, verb)
+            return outcomes
 
         return wrapped
 
