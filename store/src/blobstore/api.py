@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -94,6 +95,19 @@ class ImportedFile:
     size: int
 
 
+class FileList(Sequence[ImportedFile]):
+    """Files of a collection that are made when they are asked for."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of all files."""
+
+    @abstractmethod
+    def names(self) -> Iterator[str]:
+        """The name of each file, which costs less than to make the files."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedCollection:
     """Files that became the children of one collection."""
@@ -108,8 +122,15 @@ class ImportedCollection:
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        size = getattr(self.files, "size", None)
-        return sum(file.size for file in self.files) if size is None else size
+        if isinstance(self.files, FileList):
+            return self.files.size
+        return sum(file.size for file in self.files)
+
+    def names(self) -> Iterable[str]:
+        """Names of all files, in order."""
+        if isinstance(self.files, FileList):
+            return self.files.names()
+        return (file.name for file in self.files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,24 @@ def add_inline(txn: WriteTxn, blobs: Sequence[tuple[bytes, bytes]]) -> None:
     txn.put_new(Table.DATA, blobs)
 
 
+def add_references(txn: WriteTxn, blobs: Sequence[Complete], folder: Folder) -> None:
+    """Record blobs of files of the user, with outboards for the database, best in order.
+
+    Nothing becomes useless by it.
+    """
+    new: dict[bytes, Complete] = {}
+    for blob in blobs:
+        if blob.hash in new or txn.get(Table.BLOBS, blob.hash) is not None:
+            add_complete(txn, blob, folder)
+        elif blob.reference is not None and blob.outboard is not None:
+            new[blob.hash] = blob
+            record = BlobRecord(
+                blob.size, references=(blob.reference,), outboard=OutboardPlace.INLINE
+            )
+            put_blob(txn, blob.hash, record)
+    txn.put_new(Table.OUTBOARDS, [(hash, blob.outboard or b"") for hash, blob in new.items()])
+
+
 def _place_outboard(
     txn: WriteTxn, blob: Complete, old: BlobRecord | None, folder: Folder, unused: list[FileKey]
 ) -> tuple[OutboardPlace, bytes | None]:

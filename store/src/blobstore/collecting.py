@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, cast, overload
 
-from blobstore.api import ImportedFile
+from blobstore.api import FileList, ImportedFile
 from blobstore.codec.collection import encode_names
 from blobstore.codec.hash import HASH_SIZE, Hash
 from blobstore.codec.varint import decode_varint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from blobstore.walking import Walk
 
 
-class ImportedFiles(Sequence[ImportedFile]):
+class ImportedFiles(FileList):
     """The files of a collection in its order, each made when it is asked for.
 
     Equal to any sequence of the same files.
@@ -29,8 +31,12 @@ class ImportedFiles(Sequence[ImportedFile]):
         self._sizes = array("Q")
         hashes = bytearray()
         for folder, start, end in found.runs():
-            hashes += memoryview(folder.hashes)[start * HASH_SIZE : end * HASH_SIZE]
-            self._sizes.extend(folder.sizes()[start:end])
+            if end - start == folder.count:
+                hashes += folder.hashes
+                self._sizes.extend(folder.sizes())
+            elif end > start:
+                hashes += memoryview(folder.hashes)[start * HASH_SIZE : end * HASH_SIZE]
+                self._sizes.extend(folder.sizes()[start:end])
         self._hashes = bytes(hashes)
         self._meta, self._offsets = encode_names(len(self._sizes), found.names())
 
@@ -46,8 +52,13 @@ class ImportedFiles(Sequence[ImportedFile]):
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
         return sum(self._sizes)
+
+    def names(self) -> Iterator[str]:
+        meta = self._meta
+        for offset in self._offsets:
+            length, start = decode_varint(meta, offset)
+            yield meta[start : start + length].decode()
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -68,8 +79,9 @@ class ImportedFiles(Sequence[ImportedFile]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
             return NotImplemented
-        return len(self) == len(other) and all(
-            mine == theirs for mine, theirs in zip(self, other, strict=True)
+        files = cast("Sequence[object]", other)
+        return len(self) == len(files) and all(
+            mine == theirs for mine, theirs in zip(self, files, strict=True)
         )
 
     __hash__ = None  # pyright: ignore[reportAssignmentType] - as of any sequence that may be long

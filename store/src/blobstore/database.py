@@ -47,6 +47,13 @@ MAP_SIZE = 1 << 30
 BATCH_MAX = 256
 """Jobs in one transaction."""
 
+SHARED_MAX = 64 * 1024 * 1024
+"""With more bytes of mapped files than this in memory the database is mapped anew: its pages stay
+in the page cache, but count as ours as long as they are mapped. Every page that is touched brings
+its neighbours along."""
+
+_STATM = Path("/proc/self/statm")
+
 READERS_MAX = 1024
 FULL_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """What the system says when there is no room for more."""
@@ -163,23 +170,15 @@ class ReadTxn:
 
 
 class WriteTxn(ReadTxn):
-    """A transaction to write in; nothing of it is seen by others before it commits.
-
-    Attributes:
-        bytes_put: bytes of the values written so far.
-    """
-
-    bytes_put: int = 0
+    """A transaction to write in; nothing of it is seen by others before it commits."""
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self._txn.put(key, value, db=self._tables[table])
-        self.bytes_put += len(value)
 
     def put_new(self, table: Table, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """Put many rows, best in the order of their keys; those that are there stay."""
         with self._txn.cursor(db=self._tables[table]) as cursor:
             cursor.putmulti(rows, overwrite=False)
-        self.bytes_put += sum(len(value) for _, value in rows)
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Whether the row was there."""
@@ -323,6 +322,13 @@ class Database:
         """Run a write job and wait until it is on disk. Not for the event loop's thread."""
         return self.submit(job).result()
 
+    def bound_memory(self) -> None:
+        """Give back the memory of mapped pages if it is much: map the file anew."""
+        if _shared_bytes() > SHARED_MAX:
+            with self._gate.change():
+                if not self._closed:
+                    self._environment.set_mapsize(self._environment.info()["map_size"])
+
     def clear_stale_readers(self) -> None:
         """Free the slots of processes that died while they read: they keep old pages alive."""
         with self._gate.transaction():
@@ -375,6 +381,9 @@ class Database:
             self._fail(batch, error)
         for job in batch:
             job.settle()
+        # What was written is settled; whoever comes next is told if the map is gone.
+        with contextlib.suppress(lmdb.Error):
+            self.bound_memory()
 
     def _translate_commit(self, error: lmdb.Error) -> BlobError:
         """As `translate`; LMDB says EIO when a write was cut short, as by a disk that is full."""
@@ -440,6 +449,14 @@ class Database:
         with self._gate.change():
             self._environment.set_mapsize(0)
             self._map_size = self._environment.info()["map_size"]
+
+
+def _shared_bytes() -> int:
+    """Bytes of mapped files that are in the memory of this process; 0 where that is not known."""
+    try:
+        return int(_STATM.read_bytes().split()[2]) * mmap.PAGESIZE
+    except OSError:
+        return 0
 
 
 def _open_environment(path: Path, map_size: int, *, create: bool) -> lmdb.Environment:

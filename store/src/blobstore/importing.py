@@ -18,6 +18,7 @@ import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import pybao
@@ -61,7 +62,7 @@ of some file systems count in steps of two seconds."""
 LOOK_UP_FOLDERS = 256
 """Folders looked up, or remembered, in one transaction."""
 
-BATCH_FILES = 1024
+BATCH_FILES = 512
 BATCH_MIN = 4
 """Fewer files than this are read one by one: there is nothing to share among cores."""
 BATCH_SMALL_BYTES = 4 * 1024 * 1024
@@ -72,8 +73,8 @@ BATCH_FILE_MAX = 4 * 1024 * 1024
 """A file larger than this is hashed by itself, by all cores. Below, its outboard fits into the
 database."""
 
-BATCHES_AHEAD = 2
-"""Batches that wait for the database at once."""
+BATCHES_AHEAD = 1
+"""Batches that wait for the database at once, beside the one being written."""
 
 PARTIAL_BYTES = 1 << 30
 """A folder that takes long is remembered in between, each time this much more was hashed."""
@@ -81,32 +82,44 @@ PARTIAL_BYTES = 1 << 30
 _TIMES = struct.Struct("<24xqq")
 
 
-class _File(NamedTuple):
-    """A file to be hashed: the one at `index` of its folder."""
+class _Span(NamedTuple):
+    """Files of one folder that are to be hashed."""
 
     folder: FoundFolder
-    index: int
-    path: bytes
+    indices: list[int]
+    paths: list[bytes]
 
 
 @dataclass(slots=True)
 class _Batch:
     """Files that are recorded in one transaction."""
 
-    together: list[_File] = field(default_factory=list[_File])
+    together: list[_Span] = field(default_factory=list[_Span])
     """Read by one call."""
-    alone: list[_File] = field(default_factory=list[_File])
+    alone: list[_Span] = field(default_factory=list[_Span])
     finished: list[FoundFolder] = field(default_factory=list[FoundFolder])
     """Folders of which nothing is left after this batch."""
+    files: int = 0
     small_bytes: int = 0
     total_bytes: int = 0
 
     def is_full(self) -> bool:
         return (
-            len(self.together) + len(self.alone) >= BATCH_FILES
+            self.files >= BATCH_FILES
             or self.small_bytes >= BATCH_SMALL_BYTES
             or self.total_bytes >= BATCH_BYTES
         )
+
+    def add(self, together: _Span, alone: _Span) -> None:
+        """Add files of a folder."""
+        if together.indices:
+            self.together.append(together)
+        if alone.indices:
+            self.alone.append(alone)
+
+    def paths(self) -> list[bytes]:
+        """Of the files that are read together."""
+        return [path for span in self.together for path in span.paths]
 
 
 @dataclass(slots=True)
@@ -120,9 +133,11 @@ class _Record:
     def sort(self) -> None:
         # LMDB writes sorted keys in half the time.
         self.inline += [(blob.hash, blob.data) for blob in self.blobs if blob.data is not None]
-        self.inline = sorted(blob for blob in self.inline if blob[0] != EMPTY_HASH)
+        self.inline = [blob for blob in self.inline if blob[0] != EMPTY_HASH]
+        self.inline.sort(key=itemgetter(0))
         self.blobs = [blob for blob in self.blobs if blob.data is None]
         self.blobs.sort(key=lambda blob: blob.hash)
+        self.folders.sort(key=itemgetter(0))
 
     def hashes(self) -> bytes:
         """Of all blobs, back to back."""
@@ -299,10 +314,11 @@ class Importer:
 
     def _import_folders(self, folders: list[FoundFolder], *, is_first: bool) -> None:
         stale: list[FoundFolder] = []
-        todo: list[tuple[FoundFolder, list[int]]] = []
+        todo: list[tuple[FoundFolder, Sequence[int]]] = []
         for start in range(0, len(folders), LOOK_UP_FOLDERS):
             self._check_cancelled()
             batch = folders[start : start + LOOK_UP_FOLDERS]
+            stat_cache.find_keys(batch)
             known = self._look_up(batch, is_first=is_first, begins=start == 0)
             for folder, (hashes, missing, is_current) in zip(batch, known, strict=True):
                 folder.hashes = bytearray(hashes)
@@ -351,6 +367,7 @@ class Importer:
             self._runs.append(key)
         if begins:
             self._removals = removals
+        self._core.database.bound_memory()
         return known
 
     def _is_there(self, path: bytes, identity: Identity) -> bool:
@@ -363,7 +380,7 @@ class Importer:
         if self._cancelled:
             raise pybao.Cancelled
 
-    def _done_known(self, folder: FoundFolder, missing: list[int]) -> None:
+    def _done_known(self, folder: FoundFolder, missing: Sequence[int]) -> None:
         sizes = folder.sizes()
         self._done(len(sizes) - len(missing), sum(sizes) - sum(sizes[index] for index in missing))
 
@@ -374,7 +391,9 @@ class Importer:
 
     # What is not known
 
-    def _import_missing(self, todo: list[tuple[FoundFolder, list[int]]], *, is_first: bool) -> None:
+    def _import_missing(
+        self, todo: list[tuple[FoundFolder, Sequence[int]]], *, is_first: bool
+    ) -> None:
         """Read, hash and record files, a batch ahead of the database."""
         if not todo:
             return
@@ -389,8 +408,8 @@ class Importer:
                 for batch in self._batches(todo):
                     self._check_cancelled()
                     begun_ns = time.time_ns()
-                    paths = [file.path for file in batch.together]
-                    waiting.append((batch, begun_ns, reader.submit(self._read, paths)))
+                    reading = reader.submit(self._read, batch.paths())
+                    waiting.append((batch, begun_ns, reading))
                     if len(waiting) > 1:
                         record_next()
                 while waiting:
@@ -411,21 +430,29 @@ class Importer:
         """Bytes of the largest file that is read together with others."""
         return BATCH_FILE_MAX if self._mode is ImportMode.REFERENCE else INLINE_SIZE_MAX
 
-    def _batches(self, todo: list[tuple[FoundFolder, list[int]]]) -> Iterator[_Batch]:
+    def _batches(self, todo: list[tuple[FoundFolder, Sequence[int]]]) -> Iterator[_Batch]:
         count = sum(len(missing) for _, missing in todo)
         together_max = self._together_max() if count >= BATCH_MIN else -1
         batch = _Batch()
         for folder, missing in todo:
             sizes, names = folder.sizes(), folder.split_names()
+            above = folder.path + b"/"
+            together, alone = _Span(folder, [], []), _Span(folder, [], [])
             for index in missing:
                 if batch.is_full():
+                    batch.add(together, alone)
                     yield batch
                     batch = _Batch()
+                    together, alone = _Span(folder, [], []), _Span(folder, [], [])
                 size = sizes[index]
-                file = _File(folder, index, folder.path + b"/" + names[index])
-                (batch.together if size <= together_max else batch.alone).append(file)
+                span = together if size <= together_max else alone
+                span.indices.append(index)
+                span.paths.append(above + names[index])
+                batch.files += 1
                 batch.total_bytes += size
-                batch.small_bytes += size if size <= INLINE_SIZE_MAX else 0
+                if size <= INLINE_SIZE_MAX:
+                    batch.small_bytes += size
+            batch.add(together, alone)
             batch.finished.append(folder)
         if batch.finished:
             yield batch
@@ -435,40 +462,62 @@ class Importer:
     ) -> None:
         """Take what was read of a batch, read the rest of it, and have all of it recorded."""
         record = _Record()
-        count = size = 0
-        for file, result in zip(batch.together, results, strict=True):
-            if isinstance(result, int):
-                # By itself it is tried again, or refused with a reason.
-                batch.alone.append(file)
-                continue
-            identity, root, data, outboard = result
-            if data is not None:
-                record.inline.append((root, data))
-                length = len(data)
-            else:
-                known = Identity.decode(identity)
-                length = known.size
-                reference = Reference(file.path, known)
-                record.blobs.append(
-                    Complete(Hash(root), length, reference=reference, outboard=outboard)
-                )
-            self._take(file, identity, root, begun_ns)
-            count += 1
-            size += length
-        if is_first:
-            self._done(count, size)
-        for file in batch.alone:
-            imported = self._one_file.import_file(os.fsdecode(file.path), record.blobs)
-            self._take(file, imported.identity.encode(), imported.hash, imported.begun_ns)
-            if is_first:
-                self._done(1, imported.identity.size)
+        start = 0
+        for span in batch.together:
+            read = results[start : start + len(span.indices)]
+            start += len(read)
+            self._take_span(batch, record, span, read, begun_ns, is_first=is_first)
+        for folder, indices, paths in batch.alone:
+            for index, path in zip(indices, paths, strict=True):
+                imported = self._one_file.import_file(os.fsdecode(path), record.blobs)
+                identity = imported.identity.encode()
+                self._take(folder, [index], [identity], [imported.hash], imported.begun_ns)
+                if is_first:
+                    self._done(1, imported.identity.size)
         record.folders = self._rows(batch.finished)
-        last = {file.folder for file in batch.together[-1:] + batch.alone[-1:]}
+        last = {span.folder for span in batch.together[-1:] + batch.alone[-1:]}
         for folder in last.difference(batch.finished):
             if self._is_long(folder, batch.total_bytes):
                 record.folders.append(stat_cache.rows_of(folder, self._removals, is_whole=False))
         self._submit(record)
         self._wait_for_commits(BATCHES_AHEAD)
+
+    def _take_span(
+        self,
+        batch: _Batch,
+        record: _Record,
+        span: _Span,
+        results: list[FileResult],
+        begun_ns: int,
+        *,
+        is_first: bool,
+    ) -> None:
+        """Take what was read of one folder; files that failed are put off to be read alone."""
+        folder, indices, paths = span
+        read = [result for result in results if not isinstance(result, int)]
+        if len(read) < len(results):
+            failed = [at for at, result in enumerate(results) if isinstance(result, int)]
+            # By itself each is tried again, or refused with a reason.
+            again = _Span(folder, [indices[at] for at in failed], [paths[at] for at in failed])
+            batch.alone.append(again)
+            indices = [index for at, index in enumerate(indices) if at not in failed]
+            paths = [path for at, path in enumerate(paths) if at not in failed]
+        size = 0
+        for (identity, root, data, outboard), path in zip(read, paths, strict=True):
+            if data is not None:
+                record.inline.append((root, data))
+                size += len(data)
+            else:
+                known = Identity.decode(identity)
+                size += known.size
+                reference = Reference(path, known)
+                record.blobs.append(
+                    Complete(Hash(root), known.size, reference=reference, outboard=outboard)
+                )
+        identities, hashes = [one[0] for one in read], [one[1] for one in read]
+        self._take(folder, indices, identities, hashes, begun_ns)
+        if is_first:
+            self._done(len(read), size)
 
     def _is_long(self, folder: FoundFolder, size: int) -> bool:
         """Whether so much of a folder was hashed since the last time that it is worth a row."""
@@ -478,13 +527,30 @@ class Importer:
         return is_long
 
     @staticmethod
-    def _take(file: _File, identity: bytes, hash: bytes, begun_ns: int) -> None:
-        """Note what a file was while it was hashed."""
-        folder, index, _ = file
-        folder.identities[index * IDENTITY_SIZE : (index + 1) * IDENTITY_SIZE] = identity
-        folder.hashes[index * HASH_SIZE : (index + 1) * HASH_SIZE] = hash
-        if max(_TIMES.unpack(identity)) >= begun_ns - SETTLED_NS:
-            folder.unsettled.add(index)
+    def _take(
+        folder: FoundFolder,
+        indices: list[int],
+        identities: list[bytes],
+        hashes: list[bytes],
+        begun_ns: int,
+    ) -> None:
+        """Note what files were while they were hashed."""
+        if not indices:
+            return
+        first, end = indices[0], indices[-1] + 1
+        if end - first == len(indices):
+            folder.identities[first * IDENTITY_SIZE : end * IDENTITY_SIZE] = b"".join(identities)
+            folder.hashes[first * HASH_SIZE : end * HASH_SIZE] = b"".join(hashes)
+        else:
+            for index, identity, hash in zip(indices, identities, hashes, strict=True):
+                at = index * IDENTITY_SIZE
+                folder.identities[at : at + IDENTITY_SIZE] = identity
+                folder.hashes[index * HASH_SIZE : (index + 1) * HASH_SIZE] = hash
+        settled_ns = begun_ns - SETTLED_NS
+        for index, identity in zip(indices, identities, strict=True):
+            mtime_ns, ctime_ns = _TIMES.unpack(identity)
+            if mtime_ns >= settled_ns or ctime_ns >= settled_ns:
+                folder.unsettled.add(index)
 
     def _rows(self, folders: list[FoundFolder]) -> list[Rows]:
         return [
@@ -498,9 +564,7 @@ class Importer:
 
         def job(txn: WriteTxn) -> bytes:
             catalog.add_inline(txn, record.inline)
-            for blob in record.blobs:
-                # A reference with its outboard in the database takes no file's place.
-                catalog.add_complete(txn, blob, self._core.folder)
+            catalog.add_references(txn, record.blobs, self._core.folder)
             stat_cache.remember(txn, record.folders)
             return catalog.protect_run(txn, self._lease, hashes) if hashes else b""
 

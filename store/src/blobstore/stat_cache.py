@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from blobstore import catalog
+import pybao
 from blobstore.api import INLINE_SIZE_MAX
 from blobstore.codec.hash import EMPTY_HASH, HASH_SIZE
 from blobstore.files import IDENTITY_SIZE, Identity
@@ -23,12 +23,11 @@ from blobstore.schema import (
     encode_folder,
     encode_reference,
     folder_key,
-    path_key,
     split_folder,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from blobstore.database import ReadTxn, WriteTxn
     from blobstore.walking import FoundFolder
@@ -42,10 +41,17 @@ class Known(NamedTuple):
 
     hashes: bytes
     """Of all files; zeros for those in `missing`."""
-    missing: list[int]
+    missing: Sequence[int]
     """Files to be hashed."""
     is_current: bool
     """The row would be the same if it were written now."""
+
+
+def find_keys(folders: Sequence[FoundFolder]) -> None:
+    """Give folders the keys of their rows."""
+    keys = pybao.hash_many([folder.path for folder in folders])
+    for folder, key in zip(folders, keys, strict=True):
+        folder.key = key
 
 
 def get_folder(txn: ReadTxn, digest: bytes) -> FolderRow | None:
@@ -83,11 +89,11 @@ def look_up(
     `removals` is that counter in this transaction. With `small_only` larger files are not looked
     up. `is_there` says whether the file at a path still has an identity.
     """
-    row = get_folder(txn, path_key(found.path))
+    row = get_folder(txn, found.key)
     if row is None:
-        return Known(_UNKNOWN * found.count, list(range(found.count)), is_current=False)
+        return Known(_UNKNOWN * found.count, range(found.count), is_current=False)
     sizes = found.sizes()
-    is_same = row.names == found.names and row.identities == found.identities
+    is_same = row.names == found.names and row.identities == bytes(found.identities)
     hashes = row.hashes if is_same else _match(row, found)
     missing: list[int] = []
     names: list[bytes] | None = None
@@ -107,7 +113,7 @@ def look_up(
                 missing.append(index)
         elif hash != EMPTY_HASH and txn.get(Table.BLOBS, hash) is None:
             missing.append(index)
-    is_current = row.removals == removals and (is_same or not found.is_whole)
+    is_current = not found.is_whole or (is_same and row.removals == removals)
     return Known(hashes, missing, is_current=is_current)
 
 
@@ -162,7 +168,7 @@ def rows_of(found: FoundFolder, removals: int, *, is_whole: bool) -> Rows:
     That is all whose hash is known, and whose times are old enough. `removals` is that counter at
     a moment when all their blobs were there, or before.
     """
-    digest = path_key(found.path)
+    digest = found.key
     hashes = bytes(found.hashes)
     if found.count <= FOLDER_FILES_MAX and not found.unsettled and is_whole:
         row = FolderRow(removals, 1, found.names, bytes(found.identities), hashes)
@@ -192,9 +198,11 @@ def remember(txn: WriteTxn, folders: Iterable[Rows]) -> None:
                 files |= _files_of(row)
             removals = min([there.removals, *(row.removals for row in rows)])
             merged = _split(removals, [(name, *files[name]) for name in sorted(files)])
-        catalog.forget_folder(txn, digest)
         for part, row in enumerate(merged):
             txn.put(Table.FOLDERS, folder_key(digest, part), encode_folder(row))
+        part = len(merged)
+        while txn.delete(Table.FOLDERS, folder_key(digest, part)):
+            part += 1
 
 
 def _files_of(row: FolderRow) -> dict[bytes, tuple[bytes, bytes]]:

@@ -58,6 +58,8 @@ class FoundFolder:
     """Those in it, in the order of their names with a `/` behind them."""
     hashes: bytearray = field(default_factory=bytearray)
     """Of its files, once they are known."""
+    key: bytes = b""
+    """Under which the stat cache has it."""
     unsettled: set[int] = field(default_factory=set[int])
     """Files that may change again without a trace."""
 
@@ -219,10 +221,9 @@ def _walk_folder(
     pending = [root]
     while pending:
         batch, pending = pending[-SCAN_BATCH:], pending[:-SCAN_BATCH]
-        for folder in batch:
-            if folder.path == own:
-                found.skipped.append(f"{os.fsdecode(own)}: the store itself")
-        batch = [folder for folder in batch if folder.path != own]
+        if any(folder.path == own for folder in batch):
+            found.skipped.append(f"{leave_out}: the store itself")
+            batch = [folder for folder in batch if folder.path != own]
         contents = files.scan_folders([folder.path or b"/" for folder in batch])
         for folder, content in zip(batch, contents, strict=True):
             path = os.fsdecode(folder.path) or "/"

@@ -27,7 +27,7 @@ COLLECTION_META_SIZE_MAX = 256 * 1024 * 1024
 
 COLLECTION_HEADER = b"CollectionV0."
 
-_SHORT = tuple(encode_varint(length) for length in range(256))
+_SHORT = tuple(map(encode_varint, range(256)))
 """Lengths of most names."""
 
 
@@ -86,12 +86,16 @@ def encode_names(count: int, names: Iterable[bytes]) -> tuple[bytes, array[int]]
     """
     meta = bytearray(COLLECTION_HEADER + encode_varint(count))
     offsets = array("Q")
+    at = len(meta)
     for name in names:
-        offsets.append(len(meta))
-        meta += _SHORT[len(name)] if len(name) < len(_SHORT) else encode_varint(len(name))
+        length = len(name)
+        offsets.append(at)
+        head = _SHORT[length] if length < len(_SHORT) else encode_varint(length)
+        meta += head
         meta += name
-        if len(meta) > COLLECTION_META_SIZE_MAX:
-            raise ValueError(f"the names of a collection are too long: over {len(meta)} bytes")
+        at += len(head) + length
+        if at > COLLECTION_META_SIZE_MAX:
+            raise ValueError(f"the names of a collection are too long: over {at} bytes")
     return bytes(meta), offsets
 
 
