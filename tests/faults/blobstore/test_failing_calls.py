@@ -60,6 +60,16 @@ async def import_collection(store: LmdbStore, folder: Path, number: int) -> Hash
     return (await store.import_collection([tree])).hash
 
 
+async def import_tree(store: LmdbStore, folder: Path, number: int) -> Hash:
+    """Enough files to be read together, which are read alone where that fails."""
+    tree = folder / f"larger tree {number}"
+    for name in ("a/1", "a/2", "a/3", "b/1", "b/2", "b/c/1"):
+        path = tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pattern(40_000 if name.endswith("3") else 100, number))
+    return (await store.import_collection([tree])).hash
+
+
 async def add_verified(store: LmdbStore, folder: Path, number: int) -> Hash:
     path = folder / f"received {number}"
     data = pattern(HUGE, number)
@@ -150,6 +160,7 @@ OPERATIONS: list[Operation] = [
     import_reference,
     import_copy,
     import_collection,
+    import_tree,
     add_verified,
     fill_owned,
     fill_published,
@@ -186,7 +197,8 @@ async def test_every_call_fails_once(operation: Operation, tmp_path: Path) -> No
             hash = await operation(store, tmp_path, number)
             if hash is not None:
                 await store.read(hash)
-        assert failures > calls // 2
+        # A file that cannot be read together with others is read once more, alone.
+        assert failures > (calls // 3 if operation is import_tree else calls // 2)
         assert open_descriptors() == descriptors
         await check_claims(store)
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lmdb
@@ -47,7 +48,6 @@ from blobstore.testing.data import LARGE, pattern
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from blobstore.core import Core
     from blobstore.database import ReadTxn, WriteTxn
@@ -64,13 +64,13 @@ class OpenedFiles(Files):
 
     def open(self, path: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int:
         if "/tree/" in os.fspath(path):
-            self.opened.append(os.path.basename(path))
+            self.opened.append(Path(path).name)
         return super().open(path, flags, mode)
 
     def read_files(
         self, paths: Sequence[bytes], *, data_max: int, size_max: int
     ) -> list[tuple[bytes, bytes, bytes | None, bytes] | int]:
-        self.opened += [os.path.basename(os.fsdecode(path)) for path in paths]
+        self.opened += [Path(os.fsdecode(path)).name for path in paths]
         return super().read_files(paths, data_max=data_max, size_max=size_max)
 
     def taken(self) -> list[str]:
@@ -252,7 +252,7 @@ async def test_more_copies_than_are_remembered(
     record = read(store, lambda txn: decode_blob(txn.get(Table.BLOBS, first.files[0].hash)))
     assert len(record.references) == REFERENCES_MAX
     for reference in record.references:
-        os.unlink(reference.path)
+        Path(os.fsdecode(reference.path)).unlink()
     again = await store.import_collection([tree])
     assert len(files.taken()) == len(again.files) == count - REFERENCES_MAX
     await check(store, again, tree)
