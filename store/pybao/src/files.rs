@@ -244,3 +244,57 @@ fn read_all(file: &File, size: u64) -> Result<Vec<u8>, ReadError> {
     })?;
     Ok(data)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_fails_fails_alone() {
+        let folder = std::env::temp_dir().join(format!("pybao-files-{}", std::process::id()));
+        fs::create_dir_all(folder.join("inner")).unwrap();
+        let data: Vec<u8> = (0..100_000).map(|i| (i % 251) as u8).collect();
+        for (name, len) in [("empty", 0), ("large", 100_000), ("small", 10)] {
+            fs::write(folder.join(name), &data[..len]).unwrap();
+        }
+        symlink("small", folder.join("link")).unwrap();
+        let names = [
+            "empty", "large", "small", "link", "inner", "absent", "small", "large",
+        ];
+        let path = |name: &str| folder.join(name).as_os_str().as_bytes().to_vec();
+        let paths: Vec<_> = names.iter().map(|name| path(name)).collect();
+        for threads in [1, 3] {
+            let read = read_files(&paths, 10, 100_000, threads).unwrap();
+            for (name, outcome) in names.iter().zip(&read) {
+                match (*name, outcome) {
+                    ("link" | "absent", Err(ReadError::Io(_))) => {}
+                    ("inner", Err(ReadError::NotRegular)) => {}
+                    (_, Ok(read)) => {
+                        let bytes = fs::read(folder.join(name)).unwrap();
+                        let (root, outboard) = hashing::outboard(&bytes, 1).unwrap();
+                        assert_eq!((read.root, &read.outboard), (root, &outboard));
+                        assert_eq!(read.data.is_some(), bytes.len() <= 10);
+                        let metadata = fs::metadata(folder.join(name)).unwrap();
+                        assert_eq!(read.identity, identity(&metadata));
+                    }
+                    (name, outcome) => panic!("{name}: {outcome:?}"),
+                }
+            }
+            let large = read_files(&[path("large")], 10, 99_999, threads).unwrap();
+            assert!(matches!(large[0], Err(ReadError::TooLarge)));
+            let here = folder.as_os_str().as_bytes().to_vec();
+            let scanned = scan_folders(&[here, path("absent")], threads).unwrap();
+            let content = scanned[0].as_ref().unwrap();
+            assert_eq!(content.files, b"empty\0large\0small");
+            assert_eq!(content.identities.len(), 3 * IDENTITY_SIZE);
+            assert_eq!(
+                (&*content.folders, &*content.links),
+                (&b"inner"[..], &b"link"[..])
+            );
+            assert!(scanned[1].is_err());
+        }
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

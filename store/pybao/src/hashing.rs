@@ -6,11 +6,12 @@
 //!
 //! The creation of outboards in bao-tree uses one thread, so this recursion is ours.
 //!
-//! From a file of 1 GiB in the page cache, one thread makes an outboard at 0.66 (ext4) to 0.75
-//! (tmpfs) of the speed of the PyPI `blake3` on the mapped file, per CPU second; two threads at
-//! 0.77. The rest is the copy of `pread`, alone 7.2 (ext4) and 4.8 (tmpfs) GB/s. Reads of 64 KiB
-//! gain 0.04 to 0.08 there, but from a disk reached 0.40 instead of 0.55 GB/s (medians of 12).
-//! Mapping is no way: a file that its owner cuts short would kill the process.
+//! From a file of 1 GiB in the page cache an outboard takes, in CPU seconds beside `b3sum` (which
+//! maps the file and makes none), medians of interleaved runs: one thread 0.34 and 0.35 on tmpfs,
+//! 0.33 and 0.28 on ext4; two threads 0.32 and 0.36, 0.28 and 0.28. Nearly half of ours is the copy
+//! of `pread` (7 GB/s), which mapping spares; reads of 256 KiB, that stay in the core's own cache
+//! until they are hashed, and `wide` get it back. Reads of 128 KiB gain nothing more. Mapping is
+//! no way: a file that its owner cuts short would kill the process.
 
 use std::cell::RefCell;
 use std::fs::File;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, cast, overload
 
 from blobstore.api import FileList, ImportedFile
@@ -29,15 +30,17 @@ class ImportedFiles(FileList):
     def __init__(self, found: Walk) -> None:
         """Raises ValueError: the names are too long for a collection."""
         self._sizes = array("Q")
-        hashes = bytearray()
+        # Hands its bytes over without a copy, unlike a bytearray.
+        hashes = BytesIO()
         for folder, start, end in found.runs():
             if end - start == folder.count:
-                hashes += folder.hashes
+                hashes.write(folder.hashes)
                 self._sizes.extend(folder.sizes())
             elif end > start:
-                hashes += memoryview(folder.hashes)[start * HASH_SIZE : end * HASH_SIZE]
+                hashes.write(folder.hashes[start * HASH_SIZE : end * HASH_SIZE])
                 self._sizes.extend(folder.sizes()[start:end])
-        self._hashes = bytes(hashes)
+        self._hashes = hashes.getvalue()
+        del hashes
         self._meta, self._offsets = encode_names(len(self._sizes), found.names())
 
     @property

@@ -379,11 +379,11 @@ class Database:
             self._fail(batch, self._translate_commit(error))
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             self._fail(batch, error)
-        for job in batch:
-            job.settle()
-        # What was written is settled; whoever comes next is told if the map is gone.
+        # What was written is written; whoever comes next is told if the map is gone.
         with contextlib.suppress(lmdb.Error):
             self.bound_memory()
+        for job in batch:
+            job.settle()
 
     def _translate_commit(self, error: lmdb.Error) -> BlobError:
         """As `translate`; LMDB says EIO when a write was cut short, as by a disk that is full."""

@@ -203,7 +203,7 @@ class Importer:
 
         def finish() -> bool:
             hashes = b"".join(folder.hashes for folder in folders)
-            return self._protect(hashes, [raw(Hash(hash)) for hash in _split(hashes)])
+            return self._protect((hashes,), [raw(Hash(hash)) for hash in _split(hashes)])
 
         self._import(folders, finish)
         imported: dict[bytes, tuple[Hash, int]] = {}
@@ -256,7 +256,7 @@ class Importer:
             root, added = self._add_collection(files)
             made[:] = [(root, files)]
             target = HashAndFormat(root, BlobFormat.HASH_SEQ)
-            return self._protect(added + files.hashes, [target])
+            return self._protect((added, files.hashes), [target])
 
         self._import(found.folders, finish)
         root, files = made[0]
@@ -294,14 +294,18 @@ class Importer:
                 return
         raise ImportFileError("what is imported is removed from the store at the same time")
 
-    def _protect(self, hashes: bytes, targets: Sequence[HashAndFormat]) -> bool:
-        """Protect what was asked for; False if one of the blobs is not there any more."""
+    def _protect(self, hashes: Sequence[bytes], targets: Sequence[HashAndFormat]) -> bool:
+        """Protect what was asked for; False if one of the blobs is not there any more.
+
+        `hashes` are those of all blobs, back to back.
+        """
         runs = tuple(self._runs)
 
         def job(txn: WriteTxn) -> bool:
             if catalog.removals(txn) != self._removals and not all(
                 hash == EMPTY_HASH or txn.get(Table.BLOBS, hash) is not None
-                for hash in _split(hashes)
+                for some in hashes
+                for hash in _split(some)
             ):
                 return False
             catalog.protect(txn, self._lease, targets)

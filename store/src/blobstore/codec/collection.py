@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Self
 
 from blobstore.codec.hashseq import HASH_SEQ_SIZE_MAX, HashSeq
@@ -84,19 +85,18 @@ def encode_names(count: int, names: Iterable[bytes]) -> tuple[bytes, array[int]]
     Raises:
         ValueError: all names together are over `COLLECTION_META_SIZE_MAX`.
     """
-    meta = bytearray(COLLECTION_HEADER + encode_varint(count))
+    # Hands its bytes over without a copy, unlike a bytearray.
+    meta = BytesIO()
+    write = meta.write
+    at = write(COLLECTION_HEADER + encode_varint(count))
     offsets = array("Q")
-    at = len(meta)
     for name in names:
         length = len(name)
         offsets.append(at)
-        head = _SHORT[length] if length < len(_SHORT) else encode_varint(length)
-        meta += head
-        meta += name
-        at += len(head) + length
+        at += write((_SHORT[length] if length < len(_SHORT) else encode_varint(length)) + name)
         if at > COLLECTION_META_SIZE_MAX:
             raise ValueError(f"the names of a collection are too long: over {at} bytes")
-    return bytes(meta), offsets
+    return meta.getvalue(), offsets
 
 
 def _decode_names(meta: bytes, count_due: int) -> list[str]:
