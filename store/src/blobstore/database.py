@@ -209,6 +209,12 @@ class _MapGate:
             self._condition.wait_for(lambda: self._inside == 0)
             yield
 
+    @contextlib.contextmanager
+    def change_if_idle(self) -> Generator[bool]:
+        """As `change`, without waiting: whether it may be done now."""
+        with self._condition:
+            yield self._inside == 0
+
 
 class _Job:
     """A write job and the future of its result."""
@@ -323,10 +329,13 @@ class Database:
         return self.submit(job).result()
 
     def bound_memory(self) -> None:
-        """Give back the memory of mapped pages if it is much: map the file anew."""
+        """Give back the memory of mapped pages if it is much: map the file anew.
+
+        Not while anything is read: with many readers one would wait for them for ever.
+        """
         if _shared_bytes() > SHARED_MAX:
-            with self._gate.change():
-                if not self._closed:
+            with self._gate.change_if_idle() as is_idle:
+                if is_idle and not self._closed:
                     self._environment.set_mapsize(self._environment.info()["map_size"])
 
     def clear_stale_readers(self) -> None:

@@ -203,3 +203,32 @@ def test_garbage_is_no_database(path: Path) -> None:
             Database.open(path, check)
         path.write_bytes(good)
     Database.open(path, check).close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what is mapped")
+def test_mapped_memory_is_given_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between transactions the file is mapped anew, which nobody notices."""
+    monkeypatch.setattr("blobstore.database.SHARED_MAX", 0)
+    value = bytes(1000)
+    for number in range(20):
+        rows = [(b"%d %d" % (number, n), value) for n in range(100)]
+        database.write(lambda txn, rows=rows: txn.put_new(Table.TAGS, rows))
+        count = database.read(lambda txn: txn.count(Table.TAGS))
+        assert count == (number + 1) * 100
+
+    def read_through_a_trim(txn: ReadTxn) -> bytes | None:
+        # Somebody reads: it is left alone, and nobody waits.
+        database.bound_memory()
+        database.write(lambda txn: txn.put(Table.TAGS, b"other", b"x"))
+        return txn.get(Table.TAGS, b"7 7")
+
+    assert database.read(read_through_a_trim) == value
+
+
+def test_new_rows_do_not_replace_others(database: Database) -> None:
+    database.write(lambda txn: txn.put(Table.TAGS, b"b", b"old"))
+    rows = [(b"a", b"new"), (b"b", b"new"), (b"c", b"new")]
+    database.write(lambda txn: txn.put_new(Table.TAGS, rows))
+    expected = [(b"a", b"new"), (b"b", b"old"), (b"c", b"new")]
+    assert database.read(lambda txn: list(txn.scan(Table.TAGS))) == expected
+    assert database.read(lambda txn: txn.keys_with(Table.TAGS, b"b")) == [b"b"]
