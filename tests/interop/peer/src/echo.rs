@@ -7,7 +7,7 @@ use iroh_tickets::endpoint::EndpointTicket;
 use serde_json::json;
 
 use crate::{
-    endpoint::{self, connect},
+    endpoint::{self, Binding, connect},
     output::{say, stdin_closed},
     target,
 };
@@ -24,8 +24,8 @@ pub struct EchoConnectArgs {
     text: String,
 }
 
-pub async fn serve(secret: Option<&str>) -> Result<()> {
-    let endpoint = endpoint::bind(secret, vec![ALPN.to_vec()]).await?;
+pub async fn serve(binding: &Binding<'_>) -> Result<()> {
+    let endpoint = endpoint::bind(binding, vec![ALPN.to_vec()]).await?;
     let mut ready = endpoint::describe(&endpoint);
     ready["event"] = json!("ready");
     ready["ticket"] = json!(EndpointTicket::new(endpoint::addr_of(&endpoint)).to_string());
@@ -60,8 +60,9 @@ async fn echo(connection: &Connection) -> Result<(String, u64)> {
     Ok((connection.remote_id().to_string(), bytes))
 }
 
-pub async fn talk(secret: Option<&str>, args: EchoConnectArgs) -> Result<()> {
-    let (endpoint, connection) = connect(secret, target::parse_addr(&args.listener)?, ALPN).await?;
+pub async fn talk(binding: &Binding<'_>, args: EchoConnectArgs) -> Result<()> {
+    let (endpoint, connection) =
+        connect(binding, target::parse_addr(&args.listener)?, ALPN).await?;
     let (mut send, mut recv) = connection.open_bi().await?;
     send.write_all(args.text.as_bytes()).await?;
     send.finish()?;

@@ -1,4 +1,6 @@
-//! Endpoints that reach loopback and nothing else: no relay, no discovery, no port mapping.
+//! Endpoints that reach given addresses and nothing else: no relay, no discovery, no port mapping.
+
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use iroh::{
@@ -7,14 +9,21 @@ use iroh::{
 };
 use serde_json::{Value, json};
 
-/// Binds an endpoint on a free port of 127.0.0.1.
-pub async fn bind(secret: Option<&str>, alpns: Vec<Vec<u8>>) -> Result<Endpoint> {
+/// Who an endpoint is and where.
+pub struct Binding<'a> {
+    /// Secret key in hex or base32; random when not given.
+    pub secret: Option<&'a str>,
+    pub addr: SocketAddr,
+}
+
+/// Binds an endpoint.
+pub async fn bind(binding: &Binding<'_>, alpns: Vec<Vec<u8>>) -> Result<Endpoint> {
     let mut builder = Endpoint::builder(presets::Minimal)
         .relay_mode(RelayMode::Disabled)
         .clear_ip_transports()
-        .bind_addr("127.0.0.1:0")?
+        .bind_addr(binding.addr)?
         .alpns(alpns);
-    if let Some(secret) = secret {
+    if let Some(secret) = binding.secret {
         builder = builder.secret_key(secret.parse::<SecretKey>().context("bad secret key")?);
     }
     builder.bind().await.context("cannot bind an endpoint")
@@ -40,11 +49,11 @@ pub fn describe(endpoint: &Endpoint) -> Value {
 
 /// Connects to `addr` from a new endpoint.
 pub async fn connect(
-    secret: Option<&str>,
+    binding: &Binding<'_>,
     addr: EndpointAddr,
     alpn: &[u8],
 ) -> Result<(Endpoint, Connection)> {
-    let endpoint = bind(secret, vec![]).await?;
+    let endpoint = bind(binding, vec![]).await?;
     let connection = endpoint.connect(addr, alpn).await?;
     Ok((endpoint, connection))
 }

@@ -24,7 +24,7 @@ use n0_future::StreamExt;
 use serde_json::{Value, json};
 
 use crate::{
-    endpoint::connect,
+    endpoint::{Binding, connect},
     output::{say, stdin_closed},
     provide, target,
 };
@@ -77,10 +77,10 @@ pub struct ObserveArgs {
 }
 
 /// Fetches what the store lacks of a ticket and exports it.
-pub async fn get(secret: Option<&str>, args: GetArgs) -> Result<()> {
+pub async fn get(binding: &Binding<'_>, args: GetArgs) -> Result<()> {
     let store = provide::open(args.store.as_deref()).await?;
     let (endpoint, connection) =
-        connect(secret, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
+        connect(binding, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
     let fetched = store
         .remote()
         .fetch(connection, args.ticket.hash_and_format())
@@ -114,11 +114,11 @@ pub async fn get(secret: Option<&str>, args: GetArgs) -> Result<()> {
 }
 
 /// Fetches chunk ranges of one blob.
-pub async fn get_ranges(secret: Option<&str>, args: GetRangesArgs) -> Result<()> {
+pub async fn get_ranges(binding: &Binding<'_>, args: GetRangesArgs) -> Result<()> {
     let ranges = target::parse_ranges(&args.ranges)?;
     let request = GetRequest::blob_ranges(args.ticket.hash(), ranges);
     let (endpoint, connection) =
-        connect(secret, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
+        connect(binding, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
     let connected = fsm::start(connection, request, Default::default())
         .next()
         .await?;
@@ -141,7 +141,7 @@ pub async fn get_ranges(secret: Option<&str>, args: GetRangesArgs) -> Result<()>
 }
 
 /// Fetches the root of a hash seq and some of its children.
-pub async fn get_children(secret: Option<&str>, args: GetChildrenArgs) -> Result<()> {
+pub async fn get_children(binding: &Binding<'_>, args: GetChildrenArgs) -> Result<()> {
     let mut builder = GetRequest::builder().root(ChunkRanges::all());
     for text in &args.children {
         let (index, ranges) = target::parse_selection(text)?;
@@ -150,7 +150,7 @@ pub async fn get_children(secret: Option<&str>, args: GetChildrenArgs) -> Result
     let request = builder.build(args.ticket.hash());
     fs::create_dir_all(&args.out)?;
     let (endpoint, connection) =
-        connect(secret, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
+        connect(binding, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
     let connected = fsm::start(connection, request, Default::default())
         .next()
         .await?;
@@ -186,7 +186,7 @@ pub async fn get_children(secret: Option<&str>, args: GetChildrenArgs) -> Result
 }
 
 /// Fetches a list of blobs in one request.
-pub async fn get_many(secret: Option<&str>, args: GetManyArgs) -> Result<()> {
+pub async fn get_many(binding: &Binding<'_>, args: GetManyArgs) -> Result<()> {
     let mut hashes: Vec<Hash> = Vec::new();
     let mut ranges = Vec::new();
     for text in &args.hashes {
@@ -197,7 +197,7 @@ pub async fn get_many(secret: Option<&str>, args: GetManyArgs) -> Result<()> {
     let request = GetManyRequest::new(hashes.clone(), ChunkRangesSeq::from_ranges(ranges));
     fs::create_dir_all(&args.out)?;
     let (endpoint, connection) = connect(
-        secret,
+        binding,
         target::parse_addr(&args.provider)?,
         iroh_blobs::ALPN,
     )
@@ -231,10 +231,10 @@ pub async fn get_many(secret: Option<&str>, args: GetManyArgs) -> Result<()> {
 }
 
 /// Prints the bitfield of a blob at its provider as it changes.
-pub async fn observe(secret: Option<&str>, args: ObserveArgs) -> Result<()> {
+pub async fn observe(binding: &Binding<'_>, args: ObserveArgs) -> Result<()> {
     let store = provide::open(None).await?;
     let (endpoint, connection) =
-        connect(secret, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
+        connect(binding, args.ticket.addr().clone(), iroh_blobs::ALPN).await?;
     let frames = async {
         let mut left = args.count.unwrap_or(u64::MAX);
         let mut stream = std::pin::pin!(

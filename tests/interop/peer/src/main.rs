@@ -3,13 +3,14 @@
 //! One process does one command. It prints one JSON object a line on standard output; what
 //! serves prints a line with `"event": "ready"` first and runs until standard input is closed.
 //! A command that fails prints `"event": "error"` and ends with status 1. It binds 127.0.0.1
-//! only, with relays and discovery off.
+//! unless told otherwise, with relays and discovery off.
 
 mod codes;
 mod echo;
 mod endpoint;
 mod events;
 mod get;
+mod link;
 mod output;
 mod provide;
 mod push;
@@ -17,7 +18,7 @@ mod raw;
 mod stream;
 mod target;
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -32,6 +33,9 @@ struct Cli {
     /// Give up after this many seconds; commands that serve have no limit.
     #[arg(long, global = true, default_value_t = 120.0)]
     timeout_s: f64,
+    /// Local address of the endpoint.
+    #[arg(long, global = true, default_value = "127.0.0.1:0")]
+    bind: SocketAddr,
     #[command(subcommand)]
     command: Command,
 }
@@ -60,8 +64,10 @@ enum Command {
     EchoConnect(echo::EchoConnectArgs),
     /// Send bytes on a bare stream to whoever connects.
     RawStreamServe(stream::ServeArgs),
-    /// Time a bare stream.
+    /// Time bare streams.
     RawStreamGet(stream::GetArgs),
+    /// Join two TUN devices by a link with delay, loss and rate.
+    Link(link::LinkArgs),
 }
 
 #[tokio::main]
@@ -79,10 +85,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<()> {
-    let secret = cli.secret.as_deref();
+    let binding = endpoint::Binding {
+        secret: cli.secret.as_deref(),
+        addr: cli.bind,
+    };
+    let binding = &binding;
     let serves = matches!(
         cli.command,
-        Command::Provide(_) | Command::Observe(_) | Command::EchoServe | Command::RawStreamServe(_)
+        Command::Provide(_)
+            | Command::Observe(_)
+            | Command::EchoServe
+            | Command::RawStreamServe(_)
+            | Command::Link(_)
     );
     let limit = if serves {
         Duration::MAX
@@ -91,18 +105,19 @@ async fn run(cli: Cli) -> Result<()> {
     };
     let command = async {
         match cli.command {
-            Command::Provide(args) => provide::run(secret, args).await,
-            Command::Get(args) => get::get(secret, args).await,
-            Command::GetRanges(args) => get::get_ranges(secret, args).await,
-            Command::GetChildren(args) => get::get_children(secret, args).await,
-            Command::GetMany(args) => get::get_many(secret, args).await,
-            Command::Observe(args) => get::observe(secret, args).await,
-            Command::Push(args) => push::run(secret, args).await,
-            Command::RawRequest(args) => raw::run(secret, args).await,
-            Command::EchoServe => echo::serve(secret).await,
-            Command::EchoConnect(args) => echo::talk(secret, args).await,
-            Command::RawStreamServe(args) => stream::serve(secret, args).await,
-            Command::RawStreamGet(args) => stream::get(secret, args).await,
+            Command::Provide(args) => provide::run(binding, args).await,
+            Command::Get(args) => get::get(binding, args).await,
+            Command::GetRanges(args) => get::get_ranges(binding, args).await,
+            Command::GetChildren(args) => get::get_children(binding, args).await,
+            Command::GetMany(args) => get::get_many(binding, args).await,
+            Command::Observe(args) => get::observe(binding, args).await,
+            Command::Push(args) => push::run(binding, args).await,
+            Command::RawRequest(args) => raw::run(binding, args).await,
+            Command::EchoServe => echo::serve(binding).await,
+            Command::EchoConnect(args) => echo::talk(binding, args).await,
+            Command::RawStreamServe(args) => stream::serve(binding, args).await,
+            Command::RawStreamGet(args) => stream::get(binding, args).await,
+            Command::Link(args) => link::run(args).await,
         }
     };
     match tokio::time::timeout(limit, command).await {

@@ -21,7 +21,7 @@ use iroh_blobs::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    endpoint,
+    endpoint::{self, Binding},
     events::{self, Kind, Policy},
     output, target,
 };
@@ -53,7 +53,7 @@ pub struct ProvideArgs {
     limit_after: Option<u64>,
 }
 
-pub async fn run(secret: Option<&str>, args: ProvideArgs) -> Result<()> {
+pub async fn run(binding: &Binding<'_>, args: ProvideArgs) -> Result<()> {
     let store = open(args.store.as_deref()).await?;
     let mut files = Vec::new();
     for path in &args.paths {
@@ -98,7 +98,7 @@ pub async fn run(secret: Option<&str>, args: ProvideArgs) -> Result<()> {
         (tag.hash(), BlobFormat::HashSeq)
     };
 
-    let endpoint = endpoint::bind(secret, vec![]).await?;
+    let endpoint = endpoint::bind(binding, vec![]).await?;
     let events = events::start(Policy {
         refuse: args.refuse,
         limit: args.limit,

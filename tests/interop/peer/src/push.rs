@@ -8,7 +8,11 @@ use iroh::endpoint::WriteError;
 use iroh_blobs::protocol::{ChunkRanges, ChunkRangesSeq, PushRequest};
 use serde_json::json;
 
-use crate::{endpoint::connect, output::say, provide, target};
+use crate::{
+    endpoint::{Binding, connect},
+    output::say,
+    provide, target,
+};
 
 /// The type byte of a push request.
 const PUSH: u8 = 8;
@@ -21,7 +25,7 @@ pub struct PushArgs {
 }
 
 /// Pushes by hand, to see the one thing a pusher can learn: the code it was stopped with.
-pub async fn run(secret: Option<&str>, args: PushArgs) -> Result<()> {
+pub async fn run(binding: &Binding<'_>, args: PushArgs) -> Result<()> {
     let store = provide::open(None).await?;
     let tag = store
         .blobs()
@@ -38,7 +42,7 @@ pub async fn run(secret: Option<&str>, args: PushArgs) -> Result<()> {
     let bytes = [&[PUSH][..], &length, &request, &body].concat();
 
     let (endpoint, connection) =
-        connect(secret, target::parse_addr(&args.peer)?, iroh_blobs::ALPN).await?;
+        connect(binding, target::parse_addr(&args.peer)?, iroh_blobs::ALPN).await?;
     let (mut send, mut recv) = connection.open_bi().await?;
     recv.stop(0u32.into())?;
     let stopped = match send.write_all(&bytes).await {

@@ -9,7 +9,11 @@ use iroh::endpoint::{
 };
 use serde_json::{Value, json};
 
-use crate::{endpoint::connect, output::say, target};
+use crate::{
+    endpoint::{Binding, connect},
+    output::say,
+    target,
+};
 
 /// More than this is not kept, only counted and hashed.
 const HEX_MAX: usize = 64 * 1024;
@@ -40,10 +44,10 @@ struct Answer {
     head: Vec<u8>,
 }
 
-pub async fn run(secret: Option<&str>, args: RawRequestArgs) -> Result<()> {
+pub async fn run(binding: &Binding<'_>, args: RawRequestArgs) -> Result<()> {
     let bytes = target::parse_bytes(&args.bytes)?;
     let (endpoint, connection) = connect(
-        secret,
+        binding,
         target::parse_addr(&args.provider)?,
         args.alpn.as_bytes(),
     )
