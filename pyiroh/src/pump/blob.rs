@@ -16,13 +16,17 @@ use pybao::{
 use pyo3::prelude::*;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 
-use super::{BUFFER_SIZE, QUEUE_MAX, check_size, hash_of, panicked, ranges_of};
+use super::{QUEUE_MAX, check_size, hash_of, panicked, ranges_of};
 use crate::{
     bridge::{Local, Operation, lock},
     endpoint::{boolean, none},
     error::Error,
     recv::{Reading, RecvShared},
 };
+
+/// Bytes that are read, verified and written at one time. A fetch has many of these pumps at once,
+/// so it is less than what a sender takes: four times this is what one may hold.
+const BUFFER_SIZE: usize = 256 << 10;
 
 struct Files {
     data: File,
