@@ -91,7 +91,7 @@ class FolderFetch:
     ) -> None:
         self._store = store
         self._pumps = pumps
-        self._connect_once = connect
+        self._dial = connect
         self._connection: Connection | None = None
         self._target = target
         self._root = root
@@ -145,7 +145,7 @@ class FolderFetch:
 
     async def _connect(self) -> Connection:
         if self._connection is None:
-            self._connection = await self._connect_once()
+            self._connection = await self._dial()
         return self._connection
 
     async def _fetch(self) -> None:
@@ -376,7 +376,14 @@ class FolderFetch:
         missing = [element for element in plan.remote if element.ranges]
         if missing:
             await get_elements(
-                await self._connect(), self._pumps, self._target.hash, missing, sink, self._fetched
+                await self._connect(),
+                self._pumps,
+                self._target.hash,
+                missing,
+                sink,
+                self._fetched,
+                sizes=plan.sizes,
+                dial=self._dial,
             )
 
     async def _copy_local(self, plan: FetchPlan) -> None:

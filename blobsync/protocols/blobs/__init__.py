@@ -1,6 +1,7 @@
 """The blobs protocol (`/iroh-bytes/4`): serve and fetch verified blobs over a connection."""
 
-from blobsync.protocols.blobs.getter import BlobSink, GetProgress, get_elements
+from blobsync.protocols.blobs.downloader import get_elements
+from blobsync.protocols.blobs.getter import BlobSink, GetProgress
 from blobsync.protocols.blobs.heads import decode_collection, get_collection_head, get_sizes
 from blobsync.protocols.blobs.provider import Provider, ProviderCounters, SharedBlobs
 from blobsync.protocols.blobs.pumps import Element, Pumps, WholeBlob
