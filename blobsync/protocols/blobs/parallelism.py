@@ -105,6 +105,7 @@ class Parallelism:
         self._grown_at = 0.0
         """The rate when streams were added last."""
         self._trial_left = TRIAL_WINDOWS
+        self._trial: Measured | None = None
         self._rate_before_trial: float | None = None
 
     @property
@@ -152,7 +153,7 @@ class Parallelism:
         self._begin = measured
         rate = self._rate = bytes_fetched / passed_s
         if not self._add_streams(rate, measured.rtt_s or 0):
-            self._add_connections(rate, measured.bytes_fetched)
+            self._add_connections(rate, measured)
 
     def _add_streams(self, rate: float, rtt_s: float) -> bool:
         if not self.is_far or rate < GROWTH * self._grown_at:
@@ -165,10 +166,12 @@ class Parallelism:
             return False
         self.streams = wanted
         self._grown_at = rate
+        self._trial = None
         self._trial_left = TRIAL_WINDOWS
         return True
 
-    def _add_connections(self, rate: float, fetched: int) -> None:
+    def _add_connections(self, rate: float, measured: Measured) -> None:
+        fetched = measured.bytes_fetched
         left = self._bytes_left
         if self.connections >= self._connections_max or left is None:
             return
@@ -177,9 +180,14 @@ class Parallelism:
                 self.connections = min(NEAR_CONNECTIONS, self._connections_max)
                 self.streams = max(self.streams, self.connections)
             return
+        if self._trial is None:
+            self._trial = measured
         if self._trial_left > 0:
             self._trial_left -= 1
             return
+        # Over all of the trial: losses make the rate of a moment anything.
+        passed_s = measured.now_s - self._trial.now_s
+        rate = (fetched - self._trial.bytes_fetched) / passed_s if passed_s > 0 else rate
         held_back_by_streams = rate * (self._rtt_s or 0) > self.streams * STREAM_WINDOW / 2
         if fetched < FAR_PROOF or held_back_by_streams or left < FAR_WORTH_S * rate:
             return
@@ -187,7 +195,11 @@ class Parallelism:
             self._connections_max = self.connections
             return
         self._rate_before_trial = rate
+        self._trial = measured
         self._trial_left = TRIAL_WINDOWS
-        # Twice as many: what losses leave to one connection, each of them gets.
-        self.connections = min(2 * self.connections, self._connections_max)
+        # With so little under way losses are what holds it back (or a slow path, which looks the
+        # same): each connection gets what they leave to one.
+        has_little = rate * (self._rtt_s or 0) < STREAM_WINDOW / 4
+        wanted = self._connections_max if has_little else 2 * self.connections
+        self.connections = min(wanted, self._connections_max)
         self.streams = min(self._streams_max, max(self.streams, 2 * self.connections))
