@@ -82,6 +82,8 @@ async def get_elements(
     segments = Segments(elements, sizes or {})
     if parallelism is None:
         parallelism = Parallelism(_rtt_s(connection))
+    if dial is None:
+        parallelism.limit_connections(1)
     download = _Download(connection, pumps, root, segments, sink, progress, dial, parallelism)
     try:
         await download.run()
@@ -231,11 +233,25 @@ class _Download:
 
     def _start_lanes(self, tasks: asyncio.TaskGroup) -> None:
         while self._lanes < self._parallelism.streams and not self._segments.is_empty:
-            links = [link for link in self._links if not link.is_lost]
-            link = min(links, key=lambda link: link.lanes)
+            link = self._freest_link()
+            if link.lanes >= self._lanes_per_link():
+                # What is missing are lanes of a connection that is being dialled.
+                break
             link.lanes += 1
             self._lanes += 1
             tasks.create_task(self._run_lane(link, tasks))
+
+    def _freest_link(self) -> _Link:
+        links = [link for link in self._links if not link.is_lost]
+        return min(links, key=lambda link: link.lanes)
+
+    def _lanes_per_link(self) -> int:
+        return -(-self._parallelism.streams // self._parallelism.connections)
+
+    def _is_crowded(self, link: _Link) -> bool:
+        """Whether a lane of this connection should go on as one of another."""
+        room = self._lanes_per_link()
+        return link.lanes > room and self._freest_link().lanes < room
 
     # A lane
 
@@ -271,7 +287,9 @@ class _Download:
                     await asked.stack.aclose()
 
     async def _ask(self, link: _Link) -> _Asked | None:
-        """Send the request for the next job; None if nothing waits."""
+        """Send the request for the next job; None if the lane is to end."""
+        if self._is_crowded(link):
+            return None
         job = self._segments.take(self._parallelism.job_size)
         if job is None:
             return None
