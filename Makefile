@@ -12,6 +12,10 @@ BLOBSYNC_CACHE ?= $(HOME)/.cache/blobsync
 
 SENDME_VERSION := 0.37.1
 export BLOBSYNC_SENDME ?= $(BLOBSYNC_CACHE)/tools/bin/sendme
+B3SUM_VERSION := 1.8.7
+B3SUM := $(BLOBSYNC_CACHE)/tools/bin/b3sum
+CROC_VERSION := 10.7.0
+CROC := $(BLOBSYNC_CACHE)/tools/bin/croc
 PEER_TARGET := $(BLOBSYNC_CACHE)/target-peer
 export BLOBSYNC_PEER ?= $(PEER_TARGET)/release/blobsync-peer
 PEER := tests/interop/peer
@@ -26,8 +30,8 @@ PYBAO_SOURCES := $(shell find store/pybao -name '*.rs' -o -name Cargo.toml -o -n
 PYIROH_SOURCES := $(shell find pyiroh -name '*.rs' -o -name Cargo.toml -o -name pyproject.toml)
 WORKSPACE := Cargo.toml Cargo.lock
 
-.PHONY: help check-machine install build test test-rust peers interop bench demo lint format docs \
-	ci pins clean
+.PHONY: help check-machine install build test test-rust peers interop bench rivals demo lint format \
+	docs ci pins clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -85,6 +89,17 @@ interop: install peers ## blobsync against the real Rust peers, and the slow tes
 
 bench: install ## benchmarks; ARGS=--short for the short form
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+rivals: ## install what the full benchmarks also compare with: croc (needs Go) and b3sum
+	@if [ "$$($(B3SUM) --version 2>/dev/null)" != "b3sum $(B3SUM_VERSION)" ]; then \
+		echo "installing b3sum $(B3SUM_VERSION)"; \
+		CARGO_TARGET_DIR=$(BLOBSYNC_CACHE)/target-b3sum cargo install --quiet b3sum \
+			--version $(B3SUM_VERSION) --locked --root $(BLOBSYNC_CACHE)/tools; fi
+	@if [ "$$($(CROC) --version 2>/dev/null)" != "croc version $(CROC_VERSION)" ]; then \
+		echo "installing croc $(CROC_VERSION)"; \
+		GOBIN=$(BLOBSYNC_CACHE)/tools/bin go install github.com/schollz/croc/v10@v$(CROC_VERSION); fi
+	@for p in rsync ssh sshd rclone syncthing; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null \
+		|| echo "missing: $$p, from the system's packages"; done
 
 demo: install ## two peers on this machine share a folder and print what happens
 	$(BIN)/python docs/demo.py

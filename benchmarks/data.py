@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import itertools
 import os
 import shutil
 import sysconfig
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from benchmarks.harness import BenchmarkError
 
 if TYPE_CHECKING:
@@ -19,7 +22,13 @@ if TYPE_CHECKING:
 
 PIECE_SIZE = 1 << 20
 
+HOLE_SIZE = 64 << 20
+
+FILES_PER_FOLDER = 500
+
 MEMORY_FOLDER = Path("/dev/shm")
+
+DISK_FOLDER = Path(__file__).resolve().parent / "work"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,41 @@ class Tree:
     folders: int
     bytes: int
 
+    def sent(self) -> dict[str, int]:
+        """What a result says of it."""
+        return {"files": self.files, "folders": self.folders, "bytes": self.bytes}
+
 
 def make_file(path: Path, size: int) -> None:
     """A file of random bytes."""
     with path.open("wb") as file:
         for start in range(0, size, PIECE_SIZE):
             file.write(os.urandom(min(PIECE_SIZE, size - start)))
+
+
+def make_mostly_holes(path: Path, size: int) -> None:
+    """A file that takes little room: holes, and 1 MiB of random bytes every 64 MiB.
+
+    Hashing, sending, verifying and writing it cost what they cost for any bytes; only reading
+    it is somewhat cheaper. Many copies of it do take the room.
+    """
+    with path.open("wb") as file:
+        for start in range(0, size, HOLE_SIZE):
+            file.seek(start)
+            file.write(os.urandom(min(PIECE_SIZE, size - start)))
+        file.truncate(size)
+
+
+def make_files(path: Path, count: int, size: int) -> Tree:
+    """So many files of random bytes, all different, `FILES_PER_FOLDER` in each folder."""
+    folders = range(-(-count // FILES_PER_FOLDER))
+    for number in folders:
+        folder = path / f"{number:04}"
+        folder.mkdir(parents=True)
+        first = number * FILES_PER_FOLDER
+        for name in range(first, min(first + FILES_PER_FOLDER, count)):
+            (folder / f"{name:07}.bin").write_bytes(os.urandom(size))
+    return Tree(path, count, len(folders), count * size)
 
 
 def tree_sources() -> list[Path]:
@@ -111,18 +149,47 @@ class WorkFolder:
     minutes, which would favour whoever runs first.
     """
 
-    def __init__(self, path: Path, *, in_memory: bool) -> None:
+    def __init__(self, path: Path, *, in_memory: bool, removes: bool | None = None) -> None:
         self.path = path
         self.in_memory = in_memory
+        self._removes = in_memory if removes is None else removes
+
+    def removing(self) -> WorkFolder:
+        """The same folder for runs of a few large files, whose removal slows down nothing."""
+        return WorkFolder(self.path, in_memory=self.in_memory, removes=True)
+
+    def drop(self, path: Path) -> None:
+        """Remove data that no run needs any more, unless all stays until the end."""
+        if not self._removes:
+            return
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
     @contextlib.contextmanager
     def run_folder(self, name: str) -> Generator[Path]:
-        """An empty folder for one run."""
+        """An empty folder for one run; another one of the same name gets a number."""
         path = self.path / name
+        for number in itertools.count(2):
+            if not path.exists():
+                break
+            path = self.path / f"{name}-{number}"
         path.mkdir()
-        yield path
-        if self.in_memory:
-            shutil.rmtree(path)
+        try:
+            yield path
+        finally:
+            if self._removes:
+                shutil.rmtree(path)
+
+
+@contextlib.contextmanager
+def disk_folder(given: Path | None) -> Generator[WorkFolder]:
+    """A work folder on a disk, below `given` or the clone, removed at the end."""
+    parent = given or DISK_FOLDER
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="blobsync-bench-", dir=parent) as path:
+        yield WorkFolder(Path(path), in_memory=False)
 
 
 @contextlib.contextmanager
@@ -134,10 +201,18 @@ def work_folder(given: Path | None, *, room: int) -> Generator[WorkFolder]:
     in_memory = given is None and has_room(MEMORY_FOLDER, room)
     parent = MEMORY_FOLDER if in_memory else given
     if parent is None:
-        parent = Path(__file__).resolve().parent / "work"
+        parent = DISK_FOLDER
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="blobsync-bench-", dir=parent) as path:
         yield WorkFolder(Path(path), in_memory=in_memory)
+
+
+def free_room(folder: Path) -> int:
+    """Bytes that may be written there: of a folder in memory no more than memory has."""
+    free = shutil.disk_usage(folder).free
+    if MEMORY_FOLDER in folder.parents:
+        free = min(free, psutil.virtual_memory().available)
+    return free
 
 
 def has_room(folder: Path, room: int) -> bool:

@@ -48,7 +48,7 @@ def describe_versions() -> dict[str, str]:
     """Versions of ours and of what we stand on."""
     versions = {"python": platform.python_version(), "commit": commit()}
     versions |= {name: own_version(name) for name in OURS}
-    versions |= {package: importlib.metadata.version(package) for package in PACKAGES}
+    versions |= {package: package_version(package) for package in PACKAGES}
     locked = tomllib.loads((ROOT / "Cargo.lock").read_text())["package"]
     for crate in locked:
         if crate["name"] in CRATES:
@@ -59,6 +59,11 @@ def describe_versions() -> dict[str, str]:
 def own_version(name: str) -> str:
     """The version of one of our packages in this clone."""
     return tomllib.loads((ROOT / OURS[name]).read_text())["project"]["version"]
+
+
+def package_version(name: str) -> str:
+    """The version of a package that is installed."""
+    return importlib.metadata.version(name)
 
 
 def commit() -> str:

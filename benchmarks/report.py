@@ -9,14 +9,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import goals
 from benchmarks.harness import medians, ratios
 from benchmarks.machine import ROOT
+from benchmarks.micro import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from benchmarks.harness import Contestant, Measures, Rounds
-    from benchmarks.micro import Figure
+
+FORMAT = 2
+"""Of the JSON. Format 1 had each case under its name, and no points."""
 
 MEASURES = {
     "add_wall_s": "add s",
@@ -24,10 +28,20 @@ MEASURES = {
     "receive_wall_s": "receive s",
     "receive_cpu_s": "receive CPU s",
     "cpu_s": "all CPU s",
+    "rescan_wall_s": "rescan s",
+    "rescan_cpu_s": "rescan CPU s",
+    "hash_wall_s": "hash s",
+    "hash_cpu_s": "hash CPU s",
+    "wire_bytes": "UDP payload bytes",
+    "wire_ip_bytes": "IP bytes",
     "provider_memory": "provider MiB",
+    "provider_anon": "anonymous",
     "getter_memory": "getter MiB",
+    "getter_anon": "anonymous",
+    "rescan_memory": "peak MiB",
+    "rescan_anon": "anonymous",
 }
-"""Columns of the table: our name of a measure and what it is called there."""
+"""Columns of the table, if somebody has them: our name of a measure and what it is called there."""
 
 
 def case_result(
@@ -67,51 +81,90 @@ def portable(command: Sequence[str], work: Path) -> str:
                 parts.append(name + shlex.quote(part[len(folder) :]))
                 break
         else:
-            parts.append(shlex.quote(part))
+            # As in `--home=FOLDER`.
+            inside = part
+            for folder, name in names.items():
+                inside = inside.replace(folder + os.sep, name + os.sep)
+            parts.append(shlex.quote(inside))
     return " ".join(parts)
 
 
-def case_table(result: dict[str, Any]) -> str:
-    """One case as Markdown: medians of each contestant, then rival / ours."""
-    sent = result["sent"]
-    what = f"{sent['files']:,} files in {sent['folders']:,} folders, " if "files" in sent else ""
-    count = len(result["rounds"])
-    lines = [
-        f"## {result['case']}: {what}{sent['bytes']:,} bytes",
-        "",
-        f"Medians of {count} interleaved round{'s' * (count > 1)}; the factors are rival / ours,"
-        " the median over the rounds.",
-        "",
-        "| who | MB/s received | " + " | ".join(MEASURES.values()) + " |",
-        "|---|---|" + "---|" * len(MEASURES),
-    ]
-    for name, contestant in result["contestants"].items():
-        median = contestant["median"]
-        megabytes = sent["bytes"] / median["receive_wall_s"] / 1e6
-        lines.append(f"| {name} | {megabytes:.0f} | " + " | ".join(_cells(median)) + " |")
-    for name, factors in result["ratios"].items():
-        factor = factors["receive_wall_s"]
-        cells = [f"{factors[key]:.2f} x" if key in factors else "-" for key in MEASURES]
-        lines.append(f"| {name} / ours | {1 / factor:.2f} x | " + " | ".join(cells) + " |")
-    lines += ["", "Commands:", ""]
-    for name, contestant in result["contestants"].items():
-        lines.append(f"- {name}: {contestant['version']}")
-        lines += [f"    - `{command}`" for command in contestant["commands"]]
+def case_table(result: dict[str, Any], *, has_commands: bool = True) -> str:
+    """One comparison as Markdown: medians of each contestant, then rival / ours."""
+    if "figures" in result:
+        return micro_table([Figure(**figure) for figure in result["figures"]])
+    lines = [f"## {title(result)}", "", f"{how_measured(result)}", "", *_figures(result)]
+    if has_commands:
+        lines += ["", "Commands:", ""]
+        for name, contestant in result["contestants"].items():
+            lines.append(f"- {name}: {contestant['version']}")
+            lines += [f"    - `{command}`" for command in contestant["commands"]]
+    elif result["missing"]:
+        lines.append("")
     lines += [f"- not compared: {each}" for each in result["missing"]]
     return "\n".join(lines) + "\n"
 
 
-def _cells(measures: Measures) -> list[str]:
-    cells: list[str] = []
-    for key in MEASURES:
-        value = measures.get(key)
-        if value is None:
-            cells.append("-")
-        elif key.endswith("_memory"):
-            cells.append(f"{value / (1 << 20):.0f}")
-        else:
-            cells.append(f"{value:.2f}")
-    return cells
+def title(result: dict[str, Any]) -> str:
+    """The case, which one of its comparisons, and what was sent."""
+    sent = result["sent"]
+    what = f"{sent['files']:,} files in {sent['folders']:,} folders, " if "files" in sent else ""
+    what += f"{sent['bytes']:,} bytes"
+    if "getters" in sent:
+        what += f" to each of {sent['getters']} getters"
+    if "range_bytes" in sent:
+        what = f"{sent['range_bytes']:,} bytes out of {what}"
+    point = result.get("point", "")
+    return f"{result['case']}{f', {point}' if point else ''}: {what}"
+
+
+def how_measured(result: dict[str, Any]) -> str:
+    """How many rounds, where, and what the factors are."""
+    count = len(result["rounds"])
+    text = f"Medians of {count} interleaved round{'s' * (count > 1)}"
+    if "folder" in result:
+        text += f", received in {result['folder']}"
+    if result["ratios"]:
+        text += "; the factors are rival / ours, the median over the rounds"
+    return text + "."
+
+
+def _figures(result: dict[str, Any]) -> list[str]:
+    """The lines of the table."""
+    sent, contestants = result["sent"], result["contestants"]
+    shown = [key for key in MEASURES if any(key in each["median"] for each in contestants.values())]
+    has_rate = "receive_wall_s" in shown and "range_bytes" not in sent
+    headings = [MEASURES[key] for key in shown]
+    if has_rate:
+        headings.insert(0, "MB/s received")
+    lines = ["| who | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
+    for name, contestant in contestants.items():
+        median = contestant["median"]
+        cells = [_cell(key, median.get(key)) for key in shown]
+        if has_rate:
+            cells.insert(0, f"{megabytes_per_s(sent, median):.0f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, factors in result["ratios"].items():
+        cells = [f"{factors[key]:.2f} x" if key in factors else "-" for key in shown]
+        if has_rate:
+            cells.insert(0, f"{1 / factors['receive_wall_s']:.2f} x")
+        lines.append(f"| {name} / ours | " + " | ".join(cells) + " |")
+    return lines
+
+
+def megabytes_per_s(sent: dict[str, Any], median: Measures) -> float:
+    """What all getters received together, 10^6 bytes a second."""
+    return sent["bytes"] * sent.get("getters", 1) / median["receive_wall_s"] / 1e6
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if key.endswith("_bytes"):
+        return f"{value:,.0f}"
+    if key.endswith(("_memory", "_anon")):
+        return f"{value / (1 << 20):.0f}"
+    return f"{value:.2f}"
 
 
 def micro_table(figures: Sequence[Figure]) -> str:
@@ -135,15 +188,34 @@ def head(machine: dict[str, Any], versions: dict[str, str], work: str) -> str:
     )
 
 
-def write_results(folder: Path, stem: str, result: dict[str, Any], table: str) -> list[Path]:
-    """`<stem>.json` and `<stem>.md`, or `<stem>-2` and so on: no earlier run is replaced."""
-    folder.mkdir(parents=True, exist_ok=True)
+def document(result: dict[str, Any]) -> str:
+    """A whole result as Markdown: where it was measured, the goals, each comparison."""
+    parts = [head(result["machine"], result["versions"], result["work_folder"])]
+    if result["is_short"]:
+        parts.append("A short run, of small data: its figures say that it works, no more.\n")
+    parts.append(f"## Goals\n\n{goals.table(result['comparisons'])}")
+    parts += [case_table(comparison) for comparison in result["comparisons"]]
+    return "\n".join(parts)
+
+
+def free_stem(folder: Path, stem: str) -> str:
+    """`<stem>`, or `<stem>-2` and so on: no earlier run is replaced."""
     name = stem
     for number in itertools.count(2):
         if not (folder / f"{stem}.json").exists():
             break
         stem = f"{name}-{number}"
-    json_path, table_path = folder / f"{stem}.json", folder / f"{stem}.md"
+    return stem
+
+
+def write_results(
+    folder: Path, stem: str, result: dict[str, Any], text: str, *, replaces: bool = False
+) -> list[Path]:
+    """`<stem>.json` and `.md`; under the next free name, unless it `replaces` what it wrote."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not replaces:
+        stem = free_stem(folder, stem)
+    json_path, text_path = folder / f"{stem}.json", folder / f"{stem}.md"
     json_path.write_text(json.dumps(result, indent=1) + "\n")
-    table_path.write_text(table)
-    return [json_path, table_path]
+    text_path.write_text(text)
+    return [json_path, text_path]

@@ -3,52 +3,50 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import datetime
 import os
-import resource
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import micro, report
-from benchmarks.data import copy_tree, make_file, work_folder
-from benchmarks.e2e.blobsync_transfer import BlobsyncTransfer
-from benchmarks.harness import BenchmarkError, MissingRivalError, max_rss, run_rounds
+from benchmarks import page, plot, report
+from benchmarks.cases import Setting, getters, hash, huge, micro, rescan, scaling, small, tell, tree
+from benchmarks.cases import file as one_file
+from benchmarks.cases import range as one_range
+from benchmarks.data import disk_folder, work_folder
+from benchmarks.harness import BenchmarkError, own_max_rss
 from benchmarks.machine import ROOT, describe_machine, describe_versions
-from benchmarks.micro import store, trees, wire
-from benchmarks.rivals.raw_stream import RawStream
-from benchmarks.rivals.rsync import RsyncCopy
-from benchmarks.rivals.sendme import SendmeTransfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.data import WorkFolder
-    from benchmarks.harness import Contestant
+CASES: dict[str, Callable[[Setting], list[dict[str, Any]]]] = {
+    "file": one_file.run,
+    "huge": huge.run,
+    "tree": tree.run,
+    "tree-disk": tree.run_on_disk,
+    "small": small.run,
+    "rescan": rescan.run,
+    "range": one_range.run,
+    "getters": getters.run,
+    "hash": hash.run,
+    "micro": micro.run,
+    "scaling-size": scaling.run_size,
+    "scaling-files": scaling.run_files,
+}
 
-CASES = ("file", "tree", "micro")
+SHORT_CASES = ("file", "tree", "small", "rescan", "range", "hash", "micro")
+"""What `--short` runs unless it is told: for CI, a minute and a half at most."""
+
+PAIRS, PAIRS_SHORT = 5, 1
+
+ROOM, ROOM_SHORT = 12 << 30, 1 << 30
+"""Bytes that the work folder needs to be in memory."""
 
 LOOPBACK_ONLY = "BLOBSYNC_BENCH_LOOPBACK_ONLY"
 """Set in the run that has been given a network of its own."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Scale:
-    """How much is sent, and how often."""
-
-    file_bytes: int
-    tree_files_min: int
-    tree_files_max: int | None
-    pairs: int
-    room: int
-    """Bytes that the work folder may need if it is in memory."""
-    has_rsync: bool
-    micro: micro.MicroSize
-
-
-FULL = Scale(1 << 30, 20_000, None, 5, 8 << 30, has_rsync=True, micro=micro.FULL)
-SHORT = Scale(64 << 20, 2_000, 2_000, 1, 1 << 30, has_rsync=False, micro=micro.SHORT)
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -57,6 +55,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="small data, one round, for CI")
     parser.add_argument("--case", choices=CASES, action="append", help="only this; repeatable")
     parser.add_argument("--pairs", type=int, metavar="N", help="rounds of each case")
+    parser.add_argument(
+        "--rivals",
+        choices=("all", "obligatory"),
+        help="obligatory: only those that CI has (default with --short)",
+    )
+    parser.add_argument(
+        "--million", action="store_true", help="scaling-files: up to 1,000,000 files"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -83,118 +89,56 @@ def isolate(arguments: Sequence[str]) -> None:
     os.execv(sys.executable, [sys.executable, tool, *again])
 
 
-def contestants_of(
-    makers: Sequence[Callable[[], Contestant]],
-) -> tuple[list[Contestant], list[str]]:
-    """The programs that are here, and what is said of those that are not.
-
-    Raises:
-        BenchmarkError: one is missing in CI.
-    """
-    found: list[Contestant] = []
-    missing: list[str] = []
-    for make in makers:
-        try:
-            found.append(make())
-        except MissingRivalError as error:
-            missing.append(str(error))
-    for each in missing:
-        print(f"skipped: {each}")
-    if missing and os.environ.get("CI") == "true":
-        raise BenchmarkError("in CI every program to compare with must be there")
-    return found, missing
-
-
-def run_file(scale: Scale, pairs: int, work: WorkFolder) -> dict[str, Any]:
-    """One file of random bytes."""
-    path = work.path / "file.bin"
-    make_file(path, scale.file_bytes)
-    makers: list[Callable[[], Contestant]] = [
-        lambda: BlobsyncTransfer(path),
-        lambda: SendmeTransfer(path),
-        lambda: RawStream(scale.file_bytes),
-    ]
-    contestants, missing = contestants_of(makers)
-    rounds = run_rounds(contestants, pairs, work.run_folder, tell)
-    return report.case_result(
-        "file", {"bytes": scale.file_bytes}, contestants, rounds, missing, work.path
-    )
-
-
-def run_tree(scale: Scale, pairs: int, work: WorkFolder) -> dict[str, Any]:
-    """A tree of real source files."""
-    tree = copy_tree(
-        work.path / "tree", files_min=scale.tree_files_min, files_max=scale.tree_files_max
-    )
-    makers: list[Callable[[], Contestant]] = [
-        lambda: BlobsyncTransfer(tree.path),
-        lambda: SendmeTransfer(tree.path),
-    ]
-    if scale.has_rsync:
-        makers.append(lambda: RsyncCopy(tree.path))
-    contestants, missing = contestants_of(makers)
-    rounds = run_rounds(contestants, pairs, work.run_folder, tell)
-    sent = {"files": tree.files, "folders": tree.folders, "bytes": tree.bytes}
-    return report.case_result("tree", sent, contestants, rounds, missing, work.path)
-
-
-def run_micro(size: micro.MicroSize, folder: Path) -> list[micro.Figure]:
-    """Every function once more than `repeats` says."""
-    return [
-        *trees.measure(size, folder),
-        *wire.measure(size),
-        *store.measure(size, folder),
-    ]
-
-
-def tell(text: str) -> None:
-    """A line of progress."""
-    print(text, flush=True)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Runs what the command line asks for; 1 if a program or a comparison failed."""
     options = parse(arguments)
-    cases = [case for case in CASES if case in (options.case or CASES)]
-    if cases != ["micro"]:
-        isolate(arguments)
-    scale = SHORT if options.short else FULL
-    pairs = options.pairs or scale.pairs
-    machine, versions = describe_machine(), describe_versions()
+    isolate(arguments)
+    wanted = options.case or (SHORT_CASES if options.short else CASES)
+    cases = [case for case in CASES if case in wanted]
     result: dict[str, Any] = {
+        "format": report.FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "arguments": list(arguments),
-        "machine": machine,
-        "versions": versions,
+        "is_short": options.short,
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "comparisons": [],
     }
-    tables: list[str] = []
+    out = options.out or (None if options.short else RESULTS)
+    name = f"{result['date'][:10]}-{'-'.join(cases) if options.case else 'all'}"
+    stem = report.free_stem(out, name) if out else None
     try:
-        with work_folder(options.work, room=scale.room) as work:
+        with (
+            disk_folder(options.work) as disk,
+            work_folder(options.work, room=ROOM_SHORT if options.short else ROOM) as work,
+        ):
+            setting = Setting(
+                pairs=options.pairs or (PAIRS_SHORT if options.short else PAIRS),
+                is_short=options.short,
+                has_all_rivals=options.rivals == "all" or not (options.rivals or options.short),
+                has_million=options.million,
+                work=work,
+                disk=disk,
+            )
             result["work_folder"] = "memory (tmpfs)" if work.in_memory else "disk"
             tell(f"work folder: {work.path} ({result['work_folder']})")
             for case in cases:
-                if case == "micro":
-                    figures = run_micro(scale.micro, work.path)
-                    result["micro"] = [dataclasses.asdict(figure) for figure in figures]
-                    tables.append(report.micro_table(figures))
-                else:
-                    run_case = run_file if case == "file" else run_tree
-                    result[case] = run_case(scale, pairs, work)
-                    # The kernel counts a program's memory from the fork on, so it says no less.
-                    own = resource.getrusage(resource.RUSAGE_SELF)
-                    result[case]["harness_memory_peak"] = max_rss(own)
-                    tables.append(report.case_table(result[case]))
+                result["comparisons"] += CASES[case](setting)
+                # The kernel counts a program's memory from the fork on (see `memory_peak`).
+                result["harness_memory_peak"] = own_max_rss()
+                if out and stem:
+                    # A run is long: what has been measured stays if a later case fails.
+                    report.write_results(out, stem, result, report.document(result), replaces=True)
     except BenchmarkError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    head = report.head(machine, versions, result["work_folder"])
-    table = "\n".join([head, *tables])
-    print(f"\n{table}")
-    out = options.out or (None if options.short else ROOT / "benchmarks" / "results")
-    if out is not None:
-        stem = f"{result['date'][:10]}-{'-'.join(cases)}"
-        for path in report.write_results(out, stem, result, table):
-            print(f"written: {path}")
+    print(f"\n{report.document(result)}")
+    if out and stem:
+        print(f"written: {out / stem}.json and .md")
+    if out == RESULTS:
+        page.update(RESULTS, page.PAGE)
+        plot.draw_all(page.newest(RESULTS), plot.FOLDER)
+        print(f"written: {page.PAGE} and the plots beside it")
     return 0
 
 

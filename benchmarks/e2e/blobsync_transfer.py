@@ -7,10 +7,14 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.e2e.transfer import Transfer
 from benchmarks.harness import run_to_end
 from benchmarks.machine import ROOT, own_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROGRAM = [sys.executable, "-m", "blobsync"]
 """The application of this clone; `.venv/bin/blobsync` is the same."""
@@ -23,13 +27,10 @@ class BlobsyncTransfer(Transfer):
 
     name = "blobsync"
 
-    def __init__(self, sent: Path) -> None:
-        super().__init__(sent)
-        self.version = f"blobsync {own_version('blobsync')}"
-        with tempfile.TemporaryDirectory() as folder:
-            # Compiles the modules, as installing does: not a part of what is measured.
-            path = Path(folder)
-            run_to_end([*PROGRAM, "id"], cwd=path, env=self.environment(path))
+    def __init__(self, sent: Path, *, getters: int = 1) -> None:
+        super().__init__(sent, getters=getters)
+        self.version = blobsync_version()
+        compile_modules()
 
     def provide_command(self, folder: Path) -> list[str]:
         return [*PROGRAM, "share", *NETWORK, "--json", str(self.sent)]
@@ -42,10 +43,26 @@ class BlobsyncTransfer(Transfer):
         return event["ticket"] if event["event"] == "ticket" else None
 
     def environment(self, folder: Path) -> dict[str, str]:
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        env = super().environment(folder) | {
-            "BLOBSYNC_HOME": str(folder / ".blobsync"),
-            "PYTHONPATH": path,
-        }
-        env.pop("PYTHONDONTWRITEBYTECODE", None)
-        return env
+        return blobsync_environment(super().environment(folder), folder / ".blobsync")
+
+
+def blobsync_version() -> str:
+    """Ours, as the reports name it."""
+    return f"blobsync {own_version('blobsync')}"
+
+
+def blobsync_environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
+    """The environment of a run of ours: this clone's modules, and a home of its own."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    made = {**env, "BLOBSYNC_HOME": str(home), "PYTHONPATH": path}
+    made.pop("PYTHONDONTWRITEBYTECODE", None)
+    return made
+
+
+def compile_modules() -> None:
+    """Have Python compile our modules, as installing does: not a part of what is measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        env = blobsync_environment(os.environ, path / ".blobsync")
+        for arguments in (["id"], ["share", "--help"], ["get", "--help"]):
+            run_to_end([*PROGRAM, *arguments], cwd=path, env=env)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from benchmarks.data import check_equal
-from benchmarks.harness import Process, run_to_end
+from benchmarks.harness import Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,14 +27,18 @@ class Transfer(ABC):
     - `receive_wall_s`: from the start of the getter to its end;
     - `receive_cpu_s`: the getter's, and the provider's since its ticket;
     - `cpu_s`: of both, from beginning to end;
-    - `provider_memory`, `getter_memory`: peaks in bytes.
+    - `provider_memory`, `getter_memory`: peaks in bytes, and their parts.
+
+    With several getters they run at once: `receive_wall_s` is from the start of the first to the
+    end of the last, CPU is of all, and the memory is the largest getter's.
     """
 
     name: str
     version: str
 
-    def __init__(self, sent: Path) -> None:
+    def __init__(self, sent: Path, *, getters: int = 1) -> None:
         self.sent = sent
+        self.getters = getters
         self.commands: Sequence[Sequence[str]] = ()
 
     @abstractmethod
@@ -53,8 +59,9 @@ class Transfer(ABC):
 
     def run(self, folder: Path) -> Measures:
         """One transfer; see the class."""
-        provider_folder, getter_folder = folder / "provider", folder / "getter"
-        for path in (provider_folder, getter_folder):
+        provider_folder = folder / "provider"
+        getter_folders = [folder / f"getter-{number}" for number in range(1, self.getters + 1)]
+        for path in (provider_folder, *getter_folders):
             path.mkdir()
         command = self.provide_command(provider_folder)
         provider_env = self.environment(provider_folder)
@@ -62,17 +69,31 @@ class Transfer(ABC):
             ticket = provider.line_where(self.parse_ticket)
             add_wall_s = provider.seconds_so_far()
             add_cpu_s = provider.cpu_so_far_s()
-            get_command = self.get_command(getter_folder, ticket)
-            getter = run_to_end(get_command, cwd=getter_folder, env=self.environment(getter_folder))
+            with contextlib.ExitStack() as running:
+                begin_s = time.perf_counter()
+                started = [
+                    running.enter_context(
+                        Process(
+                            self.get_command(path, ticket), cwd=path, env=self.environment(path)
+                        )
+                    )
+                    for path in getter_folders
+                ]
+                used = [getter.wait() for getter in started]
+                receive_wall_s = time.perf_counter() - begin_s
             provided = provider.end()
-        check_equal(self.sent, getter_folder / self.sent.name)
-        self.commands = [command, [part.replace(ticket, "TICKET") for part in get_command]]
+        for path in getter_folders:
+            check_equal(self.sent, path / self.sent.name)
+        shown = self.get_command(getter_folders[0], "TICKET")
+        self.commands = [command, shown]
+        getters_cpu_s = sum(each.cpu_s for each in used)
+        largest = max(used, key=lambda each: each.memory_peak)
         return {
             "add_wall_s": add_wall_s,
             "add_cpu_s": add_cpu_s,
-            "receive_wall_s": getter.wall_s,
-            "receive_cpu_s": getter.cpu_s + provided.cpu_s - add_cpu_s,
-            "cpu_s": getter.cpu_s + provided.cpu_s,
-            "provider_memory": provided.memory_peak,
-            "getter_memory": getter.memory_peak,
+            "receive_wall_s": receive_wall_s,
+            "receive_cpu_s": getters_cpu_s + provided.cpu_s - add_cpu_s,
+            "cpu_s": getters_cpu_s + provided.cpu_s,
+            **provided.memory_measures("provider"),
+            **largest.memory_measures("getter"),
         }

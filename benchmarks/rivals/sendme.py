@@ -34,8 +34,8 @@ class SendmeTransfer(Transfer):
 
     name = "sendme"
 
-    def __init__(self, sent: Path) -> None:
-        super().__init__(sent)
+    def __init__(self, sent: Path, *, getters: int = 1) -> None:
+        super().__init__(sent, getters=getters)
         self._program = find_program("sendme", "BLOBSYNC_SENDME", "tools", "bin", "sendme")
         self.version = version_line(self._program, "--version")
         self._options = loopback_options()
