@@ -142,6 +142,15 @@ class Process:
             if parsed is not None:
                 return parsed
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def memory_so_far(self) -> dict[str, int]:
+        """Peaks up to now; see `MemorySampler.largest`."""
+        return self._memory.largest()
+
     def has_said(self, text: str) -> bool:
         """Whether this is in what it has printed to standard error."""
         return text in self._stderr_path.read_text(errors="replace")

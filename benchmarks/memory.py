@@ -67,7 +67,7 @@ class MemorySampler:
 
     def largest(self) -> dict[str, int]:
         """The peaks of the process that had the largest one."""
-        found = [peaks.values for peaks in self._peaks.values() if "peak" in peaks.values]
+        found = [peaks.values for peaks in tuple(self._peaks.values()) if "peak" in peaks.values]
         return dict(max(found, key=lambda values: values["peak"])) if found else {}
 
     def _run(self) -> None:

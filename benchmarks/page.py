@@ -33,12 +33,10 @@ def newest(results: Path) -> list[dict[str, Any]]:
         rank = (not result["is_short"], result["date"])
         about = {key: result[key] for key in ("date", "is_short", "machine", "versions")}
         about["name"] = path.stem
-        held: dict[str, list[dict[str, Any]]] = {}
-        for comparison in result["comparisons"]:
-            held.setdefault(comparison["case"], []).append(comparison | {"result": about})
-        for case, comparisons in held.items():
+        for held in report.by_case(result["comparisons"]):
+            case = held[0]["case"]
             if case not in chosen or chosen[case][0] < rank:
-                chosen[case] = rank, comparisons
+                chosen[case] = rank, [each | {"result": about} for each in held]
     return [each for _, comparisons in chosen.values() for each in comparisons]
 
 
@@ -49,7 +47,9 @@ def block(comparisons: list[dict[str, Any]]) -> str:
         held = [each for each in comparisons if each["result"]["name"] == name]
         parts.append(_source(held[0]["result"]))
         # One level below the page's own headings.
-        parts += ["#" + report.case_table(each, has_commands=False) for each in held]
+        parts += [
+            "#" + report.case_tables(each, has_commands=False) for each in report.by_case(held)
+        ]
     return "\n".join(parts)
 
 

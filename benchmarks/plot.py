@@ -8,6 +8,7 @@ differently can tell apart; each bar carries its number too.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -44,17 +45,25 @@ STYLE = {
 
 DARK = """inline:
 @media (prefers-color-scheme: dark) {
-  text, .title, .legends .legend text, .axis text, .axis.x text, .axis.y text { fill: #dddddd }
-  .axis .line, .axis .guides, .axis .guide.line { stroke: #777777 }
+  #chart-plot text, #chart-plot .title, #chart-plot .legends .legend text, #chart-plot .axis text,
+  #chart-plot .axis.x text, #chart-plot .axis.y text, #chart-plot .text-overlay text {
+    fill: #dddddd !important
+  }
+  #chart-plot .axis .line, #chart-plot .axis .guide.line, #chart-plot .axis .major.guide.line {
+    stroke: #888888
+  }
 }
-.axis .guides, .axis .guide.line { stroke-width: .6 }
+#chart-plot .axis .guide.line { stroke-width: .6 }
+#chart-plot .series .line { stroke-width: 2 }
 """
 
 CSS = ("file://style.css", "file://graph.css", DARK)
 
-WIDTH, HEIGHT = 860, 460
+WIDTH, HEIGHT = 960, 480
 
 MIB = 1 << 20
+
+AMOUNTS = {"bytes": "size of the file", "files": "number of files"}
 
 SIZES = {1 << 10: "KiB", 1 << 20: "MiB", 1 << 30: "GiB"}
 
@@ -98,9 +107,12 @@ def factors(comparisons: Sequence[dict[str, Any]], measure: str, title: str) -> 
         title=f"{title}: rival / ours (above 1 we are better)",
         y_title="times ours (log)",
         logarithmic=True,
+        # Where bars begin: who needs less than we do is below.
+        zero=1,
         print_values=True,
+        print_values_position="top",
         value_formatter="{:.2g}".format,
-        range=(0.1, max(max(values.values()) for _, values in rows) * 1.2),
+        y_labels=ticks([value for _, values in rows for value in values.values()]),
     )
     chart.x_labels = [case for case, _ in rows]
     for rival in rivals:
@@ -117,7 +129,13 @@ def scaling(comparisons: Sequence[dict[str, Any]], case: str, amount: str) -> st
         "receive, CPU of both": "receive_cpu_s",
     }
     return _lines(
-        comparisons, case, amount, series, f"Time by {amount}", "seconds (log)", divisor=1.0
+        comparisons,
+        case,
+        amount,
+        series,
+        f"Time by {AMOUNTS[amount]}",
+        "seconds (log)",
+        divisor=1.0,
     )
 
 
@@ -130,7 +148,13 @@ def memory(comparisons: Sequence[dict[str, Any]], case: str, amount: str) -> str
         "getter, anonymous": "getter_anon",
     }
     return _lines(
-        comparisons, case, amount, series, f"Peak memory by {amount}", "MiB (log)", divisor=MIB
+        comparisons,
+        case,
+        amount,
+        series,
+        f"Peak memory by {AMOUNTS[amount]}",
+        "MiB (log)",
+        divisor=MIB,
     )
 
 
@@ -151,21 +175,26 @@ def _lines(
     chart = _chart(
         "XY",
         title=title,
-        x_title=f"{amount} (log)",
+        x_title=f"{AMOUNTS[amount]} (log)",
         y_title=y_title,
         logarithmic=True,
         dots_size=4,
         x_labels=amounts,
+        xrange=(min(amounts) / 1.5, max(amounts) * 1.5),
         x_value_formatter=format_bytes if amount == "bytes" else "{:,.0f}".format,
         value_formatter="{:.3g}".format,
     )
-    for name, measure in series.items():
-        medians = [each["contestants"]["blobsync"]["median"] for each in held]
-        points = [
+    medians = [each["contestants"]["blobsync"]["median"] for each in held]
+    drawn = {
+        name: [
             (each, median[measure] / divisor)
             for each, median in zip(amounts, medians, strict=True)
             if median.get(measure)
         ]
+        for name, measure in series.items()
+    }
+    chart.y_labels = ticks([value for points in drawn.values() for _, value in points])
+    for name, points in drawn.items():
         chart.add(name, points)
     return _render(chart)
 
@@ -175,23 +204,40 @@ def ladder(comparisons: Sequence[dict[str, Any]]) -> str | None:
     held = [each for each in comparisons if each["case"] == "ladder"]
     if not held:
         return None
-    chart = _chart(
-        "Bar",
-        title="One file over a link of 1 Gbit/s, by round trip and loss",
-        y_title="MB/s received",
-        print_values=True,
-        value_formatter="{:.3g}".format,
-    )
-    chart.x_labels = [each["point"] for each in held]
-    for name in held[0]["contestants"]:
-        rates = [
+    rates = {
+        name: [
             megabytes_per_s(each["sent"], each["contestants"][name]["median"])
             if name in each["contestants"]
             else None
             for each in held
         ]
-        chart.add(name, rates)
+        for name in held[0]["contestants"]
+    }
+    marks = ticks([rate for each in rates.values() for rate in each if rate is not None])
+    chart = _chart(
+        "Bar",
+        title="One file over a link of 1 Gbit/s, by round trip and loss",
+        y_title="MB/s received (log)",
+        logarithmic=True,
+        zero=marks[0],
+        y_labels=marks,
+        print_values=True,
+        print_values_position="top",
+        value_formatter="{:.3g}".format,
+    )
+    chart.x_labels = [each["point"] for each in held]
+    for name, values in rates.items():
+        chart.add(name, values)
     return _render(chart)
+
+
+def ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 of each power of ten that the values need, and one more at both ends."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    marks = [digit * 10.0**power for power in range(low, high + 1) for digit in (1, 2, 5)]
+    below = [mark for mark in marks if mark <= min(values)]
+    above = [mark for mark in marks if mark >= max(values)]
+    return [mark for mark in marks if below[-1] <= mark <= above[0]]
 
 
 def format_bytes(value: float) -> str:
@@ -204,21 +250,21 @@ def format_bytes(value: float) -> str:
 
 def _chart(kind: str, **options: Any) -> Any:
     """A chart of pygal with our looks. It has no types, so from here on it is `Any`."""
-    return getattr(cast("Any", pygal), kind)(
+    chart = getattr(cast("Any", pygal), kind)(
         style=cast("Any", Style)(**STYLE),
         css=CSS,
-        # Neither scripts from elsewhere nor names that differ from run to run.
+        # Nothing may be loaded from elsewhere.
         js=(),
-        no_prefix=True,
         width=WIDTH,
         height=HEIGHT,
-        legend_at_bottom=True,
-        legend_at_bottom_columns=4,
         truncate_legend=-1,
         truncate_label=-1,
         show_y_guides=True,
         **options,
     )
+    # Names in the file; by default they differ from run to run.
+    chart.uuid = "plot"
+    return chart
 
 
 def _render(chart: Any) -> str:

@@ -51,6 +51,7 @@ def case_result(
     rounds: Rounds,
     missing: Sequence[str],
     work: Path,
+    disk: Path | None = None,
 ) -> dict[str, Any]:
     """One case with all of its runs. `ratios` are rival / ours, the median over the rounds."""
     ours, *rivals = contestants
@@ -60,7 +61,7 @@ def case_result(
         "contestants": {
             each.name: {
                 "version": each.version,
-                "commands": [portable(command, work) for command in each.commands],
+                "commands": [portable(command, work, disk) for command in each.commands],
                 "median": medians(rounds, each.name),
             }
             for each in contestants
@@ -71,85 +72,117 @@ def case_result(
     }
 
 
-def portable(command: Sequence[str], work: Path) -> str:
-    """A command line without the folders of this machine: `WORK`, the clone as `.`, home as `~`."""
+def portable(command: Sequence[str], work: Path, disk: Path | None = None) -> str:
+    """A command line without the folders of this machine.
+
+    The work folders are `WORK` and `DISK`, the clone is `.`, home is `~`.
+    """
     names = {str(work): "WORK", str(ROOT): ".", str(Path.home()): "~"}
+    if disk is not None:
+        # Before the clone, which may hold it.
+        names = {str(disk): "DISK"} | names
     parts: list[str] = []
     for part in command:
         for folder, name in names.items():
-            if part.startswith(folder + os.sep):
-                parts.append(name + shlex.quote(part[len(folder) :]))
+            if part == folder or part.startswith(folder + os.sep):
+                rest = part[len(folder) :]
+                parts.append(name + (shlex.quote(rest) if rest else ""))
                 break
         else:
             # As in `--home=FOLDER`.
             inside = part
             for folder, name in names.items():
-                inside = inside.replace(folder + os.sep, name + os.sep)
+                inside = inside.replace(folder, name)
             parts.append(shlex.quote(inside))
     return " ".join(parts)
 
 
 def case_table(result: dict[str, Any], *, has_commands: bool = True) -> str:
-    """One comparison as Markdown: medians of each contestant, then rival / ours."""
-    if "figures" in result:
-        return micro_table([Figure(**figure) for figure in result["figures"]])
-    lines = [f"## {title(result)}", "", f"{how_measured(result)}", "", *_figures(result)]
+    """One comparison as Markdown; see `case_tables`."""
+    return case_tables([result], has_commands=has_commands)
+
+
+def case_tables(results: Sequence[dict[str, Any]], *, has_commands: bool = True) -> str:
+    """The comparisons of one case as Markdown: medians of each contestant, then rival / ours."""
+    if "figures" in results[0]:
+        return micro_table([Figure(**figure) for each in results for figure in each["figures"]])
+    lines = [f"## {title(results)}", "", how_measured(results), "", *_figures(results)]
     if has_commands:
         lines += ["", "Commands:", ""]
-        for name, contestant in result["contestants"].items():
+        for each in results:
+            if "link" in each["sent"]:
+                lines.append(f"- link, {each['point']}: `{each['sent']['link']}`")
+        for name, contestant in results[-1]["contestants"].items():
             lines.append(f"- {name}: {contestant['version']}")
             lines += [f"    - `{command}`" for command in contestant["commands"]]
-    elif result["missing"]:
+    missing = dict.fromkeys(missing for each in results for missing in each["missing"])
+    if missing and not has_commands:
         lines.append("")
-    lines += [f"- not compared: {each}" for each in result["missing"]]
+    lines += [f"- not compared: {each}" for each in missing]
     return "\n".join(lines) + "\n"
 
 
-def title(result: dict[str, Any]) -> str:
-    """The case, which one of its comparisons, and what was sent."""
-    sent = result["sent"]
+def title(results: Sequence[dict[str, Any]]) -> str:
+    """The case, and what was sent if it is the same in all comparisons."""
+    case, sent = results[0]["case"], results[0]["sent"]
+    if any(each["sent"]["bytes"] != sent["bytes"] for each in results):
+        return case
     what = f"{sent['files']:,} files in {sent['folders']:,} folders, " if "files" in sent else ""
     what += f"{sent['bytes']:,} bytes"
     if "getters" in sent:
         what += f" to each of {sent['getters']} getters"
     if "range_bytes" in sent:
         what = f"{sent['range_bytes']:,} bytes out of {what}"
-    point = result.get("point", "")
-    return f"{result['case']}{f', {point}' if point else ''}: {what}"
+    return f"{case}: {what}"
 
 
-def how_measured(result: dict[str, Any]) -> str:
+def how_measured(results: Sequence[dict[str, Any]]) -> str:
     """How many rounds, where, and what the factors are."""
-    count = len(result["rounds"])
+    count = len(results[0]["rounds"])
     text = f"Medians of {count} interleaved round{'s' * (count > 1)}"
-    if "folder" in result:
-        text += f", received in {result['folder']}"
-    if result["ratios"]:
+    if "folder" in results[0]:
+        text += f", run {results[0]['folder']}"
+    if results[0]["ratios"]:
         text += "; the factors are rival / ours, the median over the rounds"
     return text + "."
 
 
-def _figures(result: dict[str, Any]) -> list[str]:
-    """The lines of the table."""
-    sent, contestants = result["sent"], result["contestants"]
-    shown = [key for key in MEASURES if any(key in each["median"] for each in contestants.values())]
-    has_rate = "receive_wall_s" in shown and "range_bytes" not in sent
-    headings = [MEASURES[key] for key in shown]
-    if has_rate:
-        headings.insert(0, "MB/s received")
-    lines = ["| who | " + " | ".join(headings) + " |", "|---|" + "---|" * len(headings)]
-    for name, contestant in contestants.items():
-        median = contestant["median"]
-        cells = [_cell(key, median.get(key)) for key in shown]
-        if has_rate:
-            cells.insert(0, f"{megabytes_per_s(sent, median):.0f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    for name, factors in result["ratios"].items():
-        cells = [f"{factors[key]:.2f} x" if key in factors else "-" for key in shown]
-        if has_rate:
-            cells.insert(0, f"{1 / factors['receive_wall_s']:.2f} x")
-        lines.append(f"| {name} / ours | " + " | ".join(cells) + " |")
+def _figures(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The lines of the table; the first cell names the point if there are several."""
+    medians_of_all = [
+        contestant["median"] for each in results for contestant in each["contestants"].values()
+    ]
+    shown = [key for key in MEASURES if any(key in median for median in medians_of_all)]
+    has_rate = "receive_wall_s" in shown and "wire_bytes" not in shown
+    headings = ["who", *(["MB/s received"] if has_rate else []), *(MEASURES[key] for key in shown)]
+    has_points = len(results) > 1
+    if has_points:
+        headings.insert(0, "what")
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for each in results:
+        point = [each["point"]] if has_points else []
+        for name, contestant in each["contestants"].items():
+            median = contestant["median"]
+            rate = [_rate(megabytes_per_s(each["sent"], median))] if has_rate else []
+            cells = [*point, name, *rate, *(_cell(key, median.get(key)) for key in shown)]
+            lines.append("| " + " | ".join(cells) + " |")
+        for name, factors in each["ratios"].items():
+            rate = [f"{1 / factors['receive_wall_s']:.2f} x"] if has_rate else []
+            cells = [f"{factors[key]:.2f} x" if key in factors else "-" for key in shown]
+            lines.append("| " + " | ".join([*point, f"{name} / ours", *rate, *cells]) + " |")
     return lines
+
+
+def by_case(comparisons: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The comparisons of each case together, in their order."""
+    held: dict[str, list[dict[str, Any]]] = {}
+    for each in comparisons:
+        held.setdefault(each["case"], []).append(each)
+    return list(held.values())
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def megabytes_per_s(sent: dict[str, Any], median: Measures) -> float:
@@ -194,7 +227,7 @@ def document(result: dict[str, Any]) -> str:
     if result["is_short"]:
         parts.append("A short run, of small data: its figures say that it works, no more.\n")
     parts.append(f"## Goals\n\n{goals.table(result['comparisons'])}")
-    parts += [case_table(comparison) for comparison in result["comparisons"]]
+    parts += [case_tables(held) for held in by_case(result["comparisons"])]
     return "\n".join(parts)
 
 

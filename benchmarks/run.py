@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import page, plot, report
-from benchmarks.cases import Setting, getters, hash, huge, micro, rescan, scaling, small, tell, tree
+from benchmarks.cases import (
+    Setting,
+    getters,
+    hash,
+    huge,
+    ladder,
+    micro,
+    rescan,
+    scaling,
+    small,
+    tell,
+    tree,
+)
 from benchmarks.cases import file as one_file
 from benchmarks.cases import range as one_range
 from benchmarks.data import disk_folder, work_folder
@@ -31,6 +43,7 @@ CASES: dict[str, Callable[[Setting], list[dict[str, Any]]]] = {
     "getters": getters.run,
     "hash": hash.run,
     "micro": micro.run,
+    "ladder": ladder.run,
     "scaling-size": scaling.run_size,
     "scaling-files": scaling.run_files,
 }
@@ -105,7 +118,8 @@ def main(arguments: Sequence[str]) -> int:
         "comparisons": [],
     }
     out = options.out or (None if options.short else RESULTS)
-    name = f"{result['date'][:10]}-{'-'.join(cases) if options.case else 'all'}"
+    what = "all" if len(cases) == len(CASES) else "-".join(cases)
+    name = f"{result['date'][:10]}-{'short-' * options.short}{what}"
     stem = report.free_stem(out, name) if out else None
     try:
         with (
@@ -135,7 +149,7 @@ def main(arguments: Sequence[str]) -> int:
     print(f"\n{report.document(result)}")
     if out and stem:
         print(f"written: {out / stem}.json and .md")
-    if out == RESULTS:
+    if out and out.resolve() == RESULTS:
         page.update(RESULTS, page.PAGE)
         plot.draw_all(page.newest(RESULTS), plot.FOLDER)
         print(f"written: {page.PAGE} and the plots beside it")

@@ -90,5 +90,12 @@ def compare(
     rounds = run_rounds(contestants, setting.pairs, work.run_folder, tell, left_out)
     missing += [f"{name}: {why}" for name, why in left_out.items()]
     contestants = [each for each in contestants if any(each.name in held for held in rounds)]
-    result = report.case_result(case, sent, contestants, rounds, missing, work.path)
-    return [result | {"point": point, "folder": "memory (tmpfs)" if work.in_memory else "disk"}]
+    result = report.case_result(
+        case, sent, contestants, rounds, missing, setting.work.path, setting.disk.path
+    )
+    about = {
+        "point": point,
+        "is_short": setting.is_short,
+        "folder": "in memory (tmpfs)" if work.in_memory else "on a disk",
+    }
+    return [result | about]

@@ -17,5 +17,10 @@ def run(setting: Setting) -> list[dict[str, Any]]:
     folder = setting.work.path
     figures = [*trees.measure(size, folder), *wire.measure(size), *store.measure(size, folder)]
     return [
-        {"case": "micro", "point": "", "figures": [dataclasses.asdict(each) for each in figures]}
+        {
+            "case": "micro",
+            "point": "",
+            "is_short": setting.is_short,
+            "figures": [dataclasses.asdict(each) for each in figures],
+        }
     ]

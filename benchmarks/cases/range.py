@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import compare
 from benchmarks.data import HOLE_SIZE, make_mostly_holes
-from benchmarks.e2e.blobsync_transfer import NETWORK, PROGRAM, BlobsyncTransfer
+from benchmarks.e2e.blobsync_transfer import PROGRAM, BlobsyncTransfer, network_options
 from benchmarks.harness import BenchmarkError, Process, run_to_end
 from benchmarks.wire_count import WireCount
 
@@ -52,7 +52,7 @@ class RangeRead:
         provider_env = transfer.environment(folder)
         getter_env = provider_env | {"BLOBSYNC_HOME": str(folder / ".getter")}
         end = self._start + RANGE_SIZE
-        get_command = [*PROGRAM, "cat", *NETWORK, "--range", f"{self._start}:{end}"]
+        get_command = [*PROGRAM, "cat", *network_options(), "--range", f"{self._start}:{end}"]
         with Process(command, cwd=folder, env=provider_env) as provider:
             ticket = provider.line_where(transfer.parse_ticket)
             before = WireCount.now()

@@ -19,7 +19,7 @@ COUNTS_SHORT = (100, 1_000)
 MILLION = 1_000_000
 
 FILE_SIZE = 1024
-FILE_ROOM = 12 << 10
+FILE_ROOM = 14 << 10
 """What one such file takes: at both ends a block or two on tmpfs, and its rows in the stores."""
 
 

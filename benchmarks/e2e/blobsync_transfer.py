@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.e2e.transfer import Transfer
+from benchmarks.e2e.transfer import HERE, End, Transfer
 from benchmarks.harness import run_to_end
 from benchmarks.machine import ROOT, own_version
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 PROGRAM = [sys.executable, "-m", "blobsync"]
 """The application of this clone; `.venv/bin/blobsync` is the same."""
 
-NETWORK = ["--relay", "disabled", "--bind", "127.0.0.1:0"]
+
+def network_options(ip: str = "127.0.0.1") -> list[str]:
+    """No relay, and one address to bind."""
+    return ["--relay", "disabled", "--bind", f"{ip}:0"]
 
 
 class BlobsyncTransfer(Transfer):
@@ -27,16 +30,19 @@ class BlobsyncTransfer(Transfer):
 
     name = "blobsync"
 
-    def __init__(self, sent: Path, *, getters: int = 1) -> None:
-        super().__init__(sent, getters=getters)
+    def __init__(
+        self, sent: Path, *, getters: int = 1, provider: End = HERE, getter: End = HERE
+    ) -> None:
+        super().__init__(sent, getters=getters, provider=provider, getter=getter)
         self.version = blobsync_version()
         compile_modules()
 
     def provide_command(self, folder: Path) -> list[str]:
-        return [*PROGRAM, "share", *NETWORK, "--json", str(self.sent)]
+        return [*PROGRAM, "share", *network_options(self.provider.ip), "--json", str(self.sent)]
 
     def get_command(self, folder: Path, ticket: str) -> list[str]:
-        return [*PROGRAM, "get", *NETWORK, "--quiet", ticket, str(folder)]
+        options = network_options(self.getter.ip)
+        return [*PROGRAM, "get", *options, "--quiet", ticket, str(folder)]
 
     def parse_ticket(self, line: str) -> str | None:
         event = json.loads(line)

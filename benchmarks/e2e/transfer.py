@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.data import check_equal
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.harness import Measures
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Where one of the two programs runs."""
+
+    ip: str = "127.0.0.1"
+    prefix: Sequence[str] = ()
+    """What is put before its command, to run it on another host of this machine."""
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """The command as it is started."""
+        return [*self.prefix, *command]
+
+
+HERE = End()
 
 
 class Transfer(ABC):
@@ -36,9 +53,12 @@ class Transfer(ABC):
     name: str
     version: str
 
-    def __init__(self, sent: Path, *, getters: int = 1) -> None:
+    def __init__(
+        self, sent: Path, *, getters: int = 1, provider: End = HERE, getter: End = HERE
+    ) -> None:
         self.sent = sent
         self.getters = getters
+        self.provider, self.getter = provider, getter
         self.commands: Sequence[Sequence[str]] = ()
 
     @abstractmethod
@@ -63,7 +83,7 @@ class Transfer(ABC):
         getter_folders = [folder / f"getter-{number}" for number in range(1, self.getters + 1)]
         for path in (provider_folder, *getter_folders):
             path.mkdir()
-        command = self.provide_command(provider_folder)
+        command = self.provider.command(self.provide_command(provider_folder))
         provider_env = self.environment(provider_folder)
         with Process(command, cwd=provider_folder, env=provider_env) as provider:
             ticket = provider.line_where(self.parse_ticket)
@@ -74,7 +94,9 @@ class Transfer(ABC):
                 started = [
                     running.enter_context(
                         Process(
-                            self.get_command(path, ticket), cwd=path, env=self.environment(path)
+                            self.getter.command(self.get_command(path, ticket)),
+                            cwd=path,
+                            env=self.environment(path),
                         )
                     )
                     for path in getter_folders
@@ -84,7 +106,7 @@ class Transfer(ABC):
             provided = provider.end()
         for path in getter_folders:
             check_equal(self.sent, path / self.sent.name)
-        shown = self.get_command(getter_folders[0], "TICKET")
+        shown = self.getter.command(self.get_command(getter_folders[0], "TICKET"))
         self.commands = [command, shown]
         getters_cpu_s = sum(each.cpu_s for each in used)
         largest = max(used, key=lambda each: each.memory_peak)

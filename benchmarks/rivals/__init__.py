@@ -34,6 +34,15 @@ def find_program(name: str, variable: str, *cached: str, is_optional: bool = Fal
     )
 
 
+def find_peer() -> str:
+    """The path of `blobsync-peer`, which the interop tests build.
+
+    Raises:
+        MissingRivalError: it is not built.
+    """
+    return find_program("blobsync-peer", "BLOBSYNC_PEER", "target-peer", "release", "blobsync-peer")
+
+
 def find_packaged(name: str, *, is_optional: bool = True) -> str:
     """The path of a program that a package of the system brings.
 

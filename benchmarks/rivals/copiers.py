@@ -10,13 +10,13 @@ from benchmarks.rivals.rsync_ssh import RsyncSshCopy
 from benchmarks.rivals.syncthing import SyncthingTransfer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from benchmarks.harness import Contestant
 
 
-def copiers(sent: Path, wanted: bool) -> Sequence[Callable[[], Contestant]]:
+def copiers(sent: Path, wanted: bool) -> list[Callable[[], Contestant]]:
     """What makes each of them; none if they are not wanted."""
     if not wanted:
         return []

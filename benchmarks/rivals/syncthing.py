@@ -18,7 +18,7 @@ from benchmarks.machine import version_line
 from benchmarks.rivals import find_packaged, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.harness import Measures
@@ -90,7 +90,7 @@ class FolderStatus:
         return (self.state, self.files, self.needed_bytes) == ("idle", files, 0)
 
 
-def parse_status(answer: dict[str, object]) -> FolderStatus:
+def parse_status(answer: Mapping[str, object]) -> FolderStatus:
     """The fields that we look at, of the answer about a folder."""
     state, files, needed = (answer.get(key) for key in ("state", "localFiles", "needBytes"))
     if isinstance(state, str) and isinstance(files, int) and isinstance(needed, int):

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks import data
-from benchmarks.data import check_equal, copy_tree, make_file, regular_files, work_folder
+from benchmarks.data import (
+    HOLE_SIZE,
+    check_equal,
+    copy_tree,
+    disk_folder,
+    make_file,
+    make_files,
+    make_mostly_holes,
+    regular_files,
+    work_folder,
+)
 from benchmarks.harness import BenchmarkError
 
 FILES = {"a.txt": b"one", "sub/b.txt": b"two", "sub/empty": b""}
@@ -64,3 +74,31 @@ def test_a_work_folder_is_gone_after_the_run(tmp_path: Path) -> None:
         # On a disk it stays until the end.
         assert list(regular_files(work.path)) == ["one/file"]
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_small_files_are_all_different(tmp_path: Path) -> None:
+    tree = make_files(tmp_path / "tree", 1_001, 8)
+    contents = {(tree.path / name).read_bytes() for name in regular_files(tree.path)}
+    assert (tree.files, tree.folders, tree.bytes, len(contents)) == (1_001, 3, 8_008, 1_001)
+
+
+def test_a_file_of_holes_has_its_size_and_random_bytes_where_said(tmp_path: Path) -> None:
+    path = tmp_path / "holes"
+    make_mostly_holes(path, HOLE_SIZE + 10)
+    assert path.stat().st_size == HOLE_SIZE + 10
+    with path.open("rb") as file:
+        assert any(file.read(100))
+        file.seek(HOLE_SIZE)
+        assert any(file.read())
+
+
+def test_two_runs_of_one_name_get_a_folder_each(tmp_path: Path) -> None:
+    with disk_folder(tmp_path) as disk:
+        paths: list[Path] = []
+        for _ in range(2):
+            with disk.run_folder("run") as folder:
+                paths.append(folder)
+        assert len(set(paths)) == 2
+        with disk.removing().run_folder("run") as folder:
+            pass
+        assert not folder.exists()

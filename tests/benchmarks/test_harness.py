@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import harness
 from benchmarks.harness import (
     BenchmarkError,
     Measures,
@@ -111,3 +112,70 @@ def test_rounds_are_interleaved_and_compared_one_by_one(tmp_path: Path) -> None:
     assert medians(rounds, "rival") == {"receive_wall_s": 8.0}
     # The median of 2, 3 and 8; not 8, the ratio of the medians.
     assert ratios(rounds, "ours", "rival") == {"receive_wall_s": 3.0}
+
+
+@dataclass
+class Unreliable(Fake):
+    """One that the run can do without, and that fails the second time."""
+
+    is_optional: bool = True
+
+    def run(self, folder: Path) -> Measures:
+        if not self.walls:
+            raise BenchmarkError("it broke")
+        return super().run(folder)
+
+
+@contextlib.contextmanager
+def made(path: Path) -> Generator[Path]:
+    path.mkdir()
+    yield path
+
+
+def test_an_optional_one_that_fails_is_left_out(tmp_path: Path) -> None:
+    log: list[str] = []
+    contestants = [Fake("ours", log, [1.0, 1.0, 1.0]), Unreliable("rival", log, [2.0])]
+    left_out: dict[str, str] = {}
+    rounds = run_rounds(contestants, 3, lambda name: made(tmp_path / name), log.append, left_out)
+    assert left_out == {"rival": "failed in round 2"}
+    assert [sorted(each) for each in rounds] == [["ours", "rival"], ["ours"], ["ours"]]
+    assert ratios(rounds, "ours", "rival") == {"receive_wall_s": 2.0}
+    with pytest.raises(BenchmarkError, match="it broke"):
+        run_rounds(
+            [Unreliable("ours", log, [], is_optional=False)],
+            1,
+            lambda name: made(tmp_path / f"{name}-again"),
+            log.append,
+        )
+
+
+def test_an_optional_one_that_is_slow_runs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "SLOW_S", -1.0)
+    log: list[str] = []
+    contestants = [Fake("ours", log, [1.0, 1.0]), Unreliable("rival", log, [2.0])]
+    left_out: dict[str, str] = {}
+    rounds = run_rounds(contestants, 2, lambda name: made(tmp_path / name), log.append, left_out)
+    assert left_out == {"rival": "slow, left out after round 1"}
+    assert medians(rounds, "rival") == {"receive_wall_s": 2.0}
+
+
+def test_a_measure_that_some_rounds_lack_has_no_median() -> None:
+    rounds: list[dict[str, Measures]] = [{"ours": {"a": 1.0, "b": 1.0}}, {"ours": {"a": 3.0}}]
+    assert medians(rounds, "ours") == {"a": 2.0}
+
+
+def test_what_a_program_prints_can_go_to_a_file(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    code = "import sys; sys.stdout.buffer.write(bytes(range(256)))"
+    run_to_end(python(code), cwd=tmp_path, env=os.environ, output=output)
+    assert output.read_bytes() == bytes(range(256))
+
+
+def test_waiting_for_a_program_that_has_ended_fails(tmp_path: Path) -> None:
+    with (
+        Process(python("pass"), cwd=tmp_path, env=os.environ) as process,
+        pytest.raises(BenchmarkError, match="ended too early"),
+    ):
+        process.wait_until(lambda: False)

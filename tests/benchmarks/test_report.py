@@ -3,9 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import ROOT
-from benchmarks.report import case_result, case_table, portable, write_results
+from benchmarks.report import (
+    case_result,
+    case_table,
+    case_tables,
+    portable,
+    write_results,
+)
 
 
 @dataclass
@@ -46,3 +53,28 @@ def test_no_result_replaces_an_earlier_one(tmp_path: Path) -> None:
     assert (tmp_path / "day-file.md").read_text() == "run 1"
     assert (tmp_path / "day-file-2.md").read_text() == "run 2"
     assert (tmp_path / "day-file-3.md").read_text() == "run 3"
+
+
+def test_no_folder_is_left_inside_of_an_argument() -> None:
+    command = ["rsync", "-e", "ssh -i /dev/shm/work-1/key", "--home=/dev/shm/work-1/home"]
+    assert (
+        portable(command, Path("/dev/shm/work-1")) == "rsync -e 'ssh -i WORK/key' --home=WORK/home"
+    )
+
+
+def test_each_work_folder_has_its_name() -> None:
+    work, disk = Path("/dev/shm/work-1"), ROOT / "benchmarks" / "work" / "disk-1"
+    command = ["rsync", str(disk), f"me@127.0.0.1:{work}/tree", f"{disk}/x", str(work)]
+    assert portable(command, work, disk) == "rsync DISK me@127.0.0.1:WORK/tree DISK/x WORK"
+
+
+def test_points_of_a_case_share_a_table() -> None:
+    points: list[dict[str, Any]] = []
+    for size in (10**6, 10**7):
+        rounds = [{"ours": {"receive_wall_s": size / 10**8, "getter_memory": float(50 << 20)}}]
+        result = case_result("scaling", {"bytes": size}, [Ran("ours")], rounds, [], Path("/w"))
+        points.append(result | {"point": f"{size:,} bytes"})
+    table = case_tables(points)
+    assert table.startswith("## scaling\n")
+    assert "| 1,000,000 bytes | ours | 100 | 0.01 | 50 |" in table
+    assert "| 10,000,000 bytes | ours | 100 | 0.10 | 50 |" in table
