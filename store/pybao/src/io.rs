@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -160,13 +160,17 @@ fn into_io_error(error: filedescriptor::Error) -> io::Error {
 ///
 /// # Errors
 /// Writing failed; some of it may have been written.
-pub fn write_all_at(file: &File, mut offset: u64, buffers: &mut [IoSlice<'_>]) -> io::Result<()> {
+pub fn write_all_at<F: AsFd>(
+    file: F,
+    mut offset: u64,
+    buffers: &mut [IoSlice<'_>],
+) -> io::Result<()> {
     let mut rest = buffers;
     // A vector of empty buffers writes 0 bytes for ever.
     IoSlice::advance_slices(&mut rest, 0);
     while !rest.is_empty() {
         let count = rest.len().min(BUFFERS_MAX);
-        match rustix::io::pwritev(file, &rest[..count], offset) {
+        match rustix::io::pwritev(&file, &rest[..count], offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(len) => {
                 IoSlice::advance_slices(&mut rest, len);

@@ -29,6 +29,7 @@ pub mod ranges;
 pub mod read;
 pub mod validate;
 mod wide;
+pub mod writing;
 
 #[cfg(feature = "python")]
 mod python;

@@ -22,6 +22,7 @@ from pybao._pybao import (
     scan_folders,
     truncate_ranges,
     valid_ranges,
+    write_files,
 )
 from pybao.errors import BaoError, Cancelled, DecodeError, EncodeError, FileShorter
 
@@ -52,4 +53,5 @@ __all__ = [
     "scan_folders",
     "truncate_ranges",
     "valid_ranges",
+    "write_files",
 ]

@@ -34,6 +34,7 @@ __all__ = [
     "scan_folders",
     "truncate_ranges",
     "valid_ranges",
+    "write_files",
 ]
 
 CHUNK_SIZE: int
@@ -181,6 +182,25 @@ class Decoder:
     @property
     def remaining(self) -> int | None:
         """Bytes still missing to the end of the encoding; None before the size is known."""
+
+def write_files(
+    folder_fds: Sequence[int],
+    files: Sequence[tuple[int, bytes, bytes, bytes]],
+    keep_open_over: int,
+) -> list[int | None]:
+    """Write new files: (place in `folder_fds`, name until it is whole, name, data) of each.
+
+    Both names must be free, in a folder that is open. A file is locked (`flock`) as long as it is
+    open. Those with more than `keep_open_over` bytes stay open: their descriptors, which are the
+    caller's, stand in the places of the files, and None for the others. Nothing is synced.
+
+    The list is shorter than `files` if one could not be written: the files before it are there,
+    nothing of it is, and why is for the caller to find out, who may have another way.
+
+    Raises:
+        ValueError: a name holds a zero byte.
+        OSError: a descriptor is not open.
+    """
 
 def valid_ranges(
     root: bytes,

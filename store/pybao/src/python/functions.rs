@@ -1,5 +1,10 @@
 //! The functions of the module.
 
+use std::ffi::CString;
+use std::io::IoSlice;
+use std::os::fd::IntoRawFd;
+
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -7,7 +12,7 @@ use super::args::{Boundaries, Bytes, BytesOrFile, Descriptor, Number, Root, Size
 use super::error::os_error;
 use super::progress::{Progress, shared};
 use crate::ranges::Ranges;
-use crate::{geometry, hashing, read, validate};
+use crate::{geometry, hashing, read, validate, writing};
 
 /// A root and an outboard.
 type RootAndOutboard<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
@@ -148,4 +153,38 @@ pub(super) fn round_up_to_groups(py: Python<'_>, ranges: Boundaries) -> Vec<u64>
 #[pyfunction]
 pub(super) fn full_groups(py: Python<'_>, ranges: Boundaries) -> Vec<u64> {
     py.detach(|| ranges.0.full_groups().boundaries())
+}
+
+impl writing::Content for Bytes {
+    fn pieces(&self) -> Vec<IoSlice<'_>> {
+        vec![IoSlice::new(self.as_ref())]
+    }
+}
+
+#[pyfunction]
+pub(super) fn write_files(
+    py: Python<'_>,
+    folder_fds: Vec<Descriptor>,
+    files: Vec<(usize, Bytes, Bytes, Bytes)>,
+    keep_open_over: Number,
+) -> PyResult<Vec<Option<i32>>> {
+    let folders: Vec<_> = folder_fds.into_iter().map(|folder| folder.0).collect();
+    let name = |bytes: &Bytes| {
+        CString::new(bytes.as_ref()).map_err(|_| PyValueError::new_err("a name holds a zero byte"))
+    };
+    let files = files
+        .into_iter()
+        .map(|(folder, hidden, last, data)| {
+            Ok(writing::NewFile {
+                folder,
+                hidden: name(&hidden)?,
+                name: name(&last)?,
+                content: data,
+            })
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    let keep_open_over = keep_open_over.count();
+    let written = py.detach(|| writing::write_files(&folders, &files, keep_open_over));
+    let numbers = written.into_iter().map(|fd| fd.map(IntoRawFd::into_raw_fd));
+    Ok(numbers.collect())
 }

@@ -28,7 +28,7 @@ mod _pybao {
     #[pymodule_export]
     use super::functions::{
         copy_verified, full_groups, hash, hash_many, outboard, outboard_fd, outboard_size,
-        read_verified, round_up_to_groups, truncate_ranges, valid_ranges,
+        read_verified, round_up_to_groups, truncate_ranges, valid_ranges, write_files,
     };
     #[pymodule_export]
     use super::progress::Progress;
