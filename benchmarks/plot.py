@@ -23,6 +23,10 @@ from benchmarks.report import megabytes_per_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# pygal leaves a finder of an old kind, for plugins that nobody here has: Python warns of it at each
+# import from then on.
+sys.meta_path[:] = [each for each in sys.meta_path if type(each).__name__ != "PluginImportFixer"]
+
 FOLDER = ROOT / "docs" / "benchmarks"
 
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c")

@@ -68,7 +68,7 @@ class Share:
 def refused_name(collection: ImportedCollection) -> str | None:
     """What is wrong with the names of a collection of ours, in the eyes of a careful receiver."""
     try:
-        check_names(list(collection.names()))
+        check_names(collection.names())
     except HostileCollectionError as error:
         return str(error)
     return None

@@ -14,6 +14,8 @@ import logging
 import os
 import stat
 import time
+from array import array
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 import pybao
@@ -30,21 +32,40 @@ from blobsync.errors import DiskFullError, NotFoundError, PeerFailedError, Targe
 from blobsync.protocols.blobs import (
     Element,
     GetProgress,
-    decode_collection,
+    Peer,
+    decode_names,
     get_collection_head,
     get_elements,
     get_sizes,
 )
 from blobsync.sync.events import FetchDone, FetchEvent, FetchProgress, FetchStarted
 from blobsync.sync.folder_sink import FetchCounters, FetchPlan, FolderSink, WantedFile
-from blobsync.sync.names import check_names, partial_name
+from blobsync.sync.names import check_names, components_of, partial_name
 from blobsync.sync.root import TargetBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
-    from blobstore import BlobReader, BlobStat, Hash, HashAndFormat, Store, TempTag
+    from blobstore import (
+        BlobReader,
+        BlobStat,
+        Hash,
+        HashAndFormat,
+        Store,
+        TempTag,
+        WholeSource,
+    )
     from blobsync.protocols.blobs import Pumps
     from blobsync.sync.root import Root
     from blobsync.transports import Connection
@@ -58,12 +79,20 @@ The last chunk of each crosses the wire for it: for very many small files that w
 their bytes twice.
 """
 
+WINDOW_FILES_MIN = 1024
+WINDOW_FILES_MAX = 16384
+"""So many files are looked at, planned and fetched at a time: memory does not grow with more."""
+
 PROGRESS_INTERVAL_S = 0.2
 
 COPY_BATCH = 256
-"""Small blobs that are read from the store at once."""
+COPY_BATCH_BYTES = 8 << 20
+COPY_SIZE_MAX = 1 << 20
+"""Blobs up to this size are copied from the store so many, or so many bytes, at once."""
 
 TAG_PREFIX = "get/"
+
+_ALL = ChunkRanges.all()
 
 
 class Overwrite(enum.Enum):
@@ -92,15 +121,17 @@ class FolderFetch:
         self._store = store
         self._pumps = pumps
         self._dial = connect
-        self._connection: Connection | None = None
+        self._peer: Peer | None = None
         self._target = target
         self._root = root
         self._overwrite = overwrite
         self._fetched = GetProgress()
         self._counters = FetchCounters()
         self._bytes_total: int | None = None
-        self._files_total = 0
         self._started: FetchStarted | None = None
+        self._names: Sequence[str] = ()
+        self._hashes: Sequence[Hash] = ()
+        """Of all files, in the order of the collection."""
 
     async def run(self) -> AsyncIterator[FetchEvent]:
         """Fetch; the last event is `FetchDone`. Leaving early keeps what was proven."""
@@ -121,7 +152,7 @@ class FolderFetch:
             await asyncio.wait({fetching})
         yield FetchDone(
             hash=self._target.hash,
-            files=self._files_total,
+            files=len(self._names),
             bytes=self._counters.bytes_written,
             bytes_fetched=self._fetched.bytes_fetched,
             seconds=time.monotonic() - begin,
@@ -130,52 +161,53 @@ class FolderFetch:
 
     def _progress(self) -> FetchProgress:
         path = None
-        if self._connection is not None:
-            selected = [each for each in self._connection.paths() if each.is_selected]
+        if self._peer is not None:
+            selected = [each for each in self._peer.connection.paths() if each.is_selected]
             if selected:
                 path = "relayed" if selected[0].is_relay else "direct"
         return FetchProgress(
             files_done=self._counters.files_done,
-            files_total=self._files_total,
+            files_total=len(self._names),
             bytes_done=self._counters.bytes_local + self._fetched.bytes_fetched,
             bytes_total=self._bytes_total,
             bytes_fetched=self._fetched.bytes_fetched,
             path=path,
         )
 
-    async def _connect(self) -> Connection:
-        if self._connection is None:
-            self._connection = await self._dial()
-        return self._connection
+    async def _connect(self) -> Peer:
+        if self._peer is None:
+            self._peer = Peer(await self._dial(), dial=self._dial)
+        return self._peer
 
     async def _fetch(self) -> None:
         async with await self._store.temp_tag(self._target) as temp:
-            entries = await self._entries(temp)
-            checked = await asyncio.to_thread(self._check_names, [name for name, _ in entries])
-            first_element = 2 if self._target.format is BlobFormat.HASH_SEQ else 0
-            files = [
-                WantedFile(components, hash, first_element + i)
-                for i, (components, (_, hash)) in enumerate(zip(checked, entries, strict=True))
-            ]
-            self._files_total = len(files)
+            await self._learn_files(temp)
+            await asyncio.to_thread(self._check_names)
             await self._store.set_tag(f"{TAG_PREFIX}{self._target.hash}", self._target)
-            pending = await self._compare(files, temp)
-            plan = await self._plan(pending)
-            await self._announce(files, pending, plan)
-            with FolderSink(
-                self._store, self._root, plan, self._counters, temp, replace=self._may_replace
-            ) as sink:
-                await self._get(plan, sink)
-            await self._copy_local(plan)
+            pending = await self._compare_all(temp)
+            async with aclosing(self._planned(pending)) as windows:
+                async for files, plan in windows:
+                    await self._announce(files, plan, of=len(pending))
+                    async with FolderSink(
+                        self._store,
+                        self._root,
+                        plan,
+                        self._counters,
+                        temp,
+                        replace=self._may_replace,
+                    ) as sink:
+                        await self._get(plan, sink)
+                    await self._copy_local(plan)
             await asyncio.to_thread(self._root.sync)
 
     # What is to be there
 
-    async def _entries(self, temp: TempTag) -> list[tuple[str, Hash]]:
+    async def _learn_files(self, temp: TempTag) -> None:
         """Names and hashes of all files; fetches root and names unless they are here."""
         target = self._target
         if target.format is BlobFormat.RAW:
-            return [(target.hash.hex(), target.hash)]
+            self._names, self._hashes = [target.hash.hex()], [target.hash]
+            return
         known = await self._store.stat(target.hash)
         if known is not None and known.is_complete:
             data = await self._store.read(target.hash)
@@ -183,61 +215,82 @@ class FolderFetch:
             names = await self._store.stat(children[0]) if children else None
             if names is not None and names.is_complete:
                 meta = await self._store.read(children[0])
-                return list(decode_collection(target.hash, data, meta).entries)
-        data, meta = await get_collection_head(await self._connect(), self._pumps, target.hash)
-        collection = decode_collection(target.hash, data, meta)
+                self._names, self._hashes = decode_names(target.hash, data, meta)
+                return
+        data, meta = await get_collection_head(
+            (await self._connect()).connection, self._pumps, target.hash
+        )
+        self._names, self._hashes = await asyncio.to_thread(decode_names, target.hash, data, meta)
         # The names first: whoever finds the root finds them too.
         await self._store.add_many([meta, data], temp=temp)
-        return list(collection.entries)
 
-    def _check_names(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """The components of each name; all are known as safe before anything is written.
+    def _check_names(self) -> None:
+        """All names are known as safe before anything is written.
 
         Finding out whether the folder folds names writes to it, so that comes second.
         """
-        checked = check_names(names)
-        return check_names(names, fold=True) if self._root.folds_names() else checked
+        check_names(self._names)
+        if self._root.folds_names():
+            check_names(self._names, fold=True)
+
+    def _wanted(self, indices: Iterable[int]) -> list[WantedFile]:
+        first_element = 2 if self._target.format is BlobFormat.HASH_SEQ else 0
+        names, hashes = self._names, self._hashes
+        return [WantedFile(components_of(names[i]), hashes[i], first_element + i) for i in indices]
 
     # What is there
 
-    async def _compare(self, files: Sequence[WantedFile], temp: TempTag) -> list[WantedFile]:
-        """The files that are yet to be written, after a look at the destination.
+    async def _compare_all(self, temp: TempTag) -> Sequence[int]:
+        """Which files are yet to be written, after a look at the destination.
 
         Raises:
             TargetExistsError: something that may not be replaced is in the way; nothing was
                 changed.
         """
-        found = await asyncio.to_thread(
-            lambda: [self._root.stat(each.components) for each in files]
-        )
-        pending: list[WantedFile] = []
-        there: list[WantedFile] = []
-        for file, status in zip(files, found, strict=True):
+        pending = array("I")
+        if await asyncio.to_thread(self._root.is_empty):
+            pending.extend(range(len(self._names)))
+            return pending
+        for start, end in _windows(len(self._names)):
+            window = range(start, end)
+            pending.extend(await self._compare(window, self._wanted(window), temp))
+        return pending
+
+    async def _compare(
+        self, indices: Sequence[int], files: Sequence[WantedFile], temp: TempTag
+    ) -> list[int]:
+        found = await asyncio.to_thread(self._root.stat_many, [each.components for each in files])
+        pending: list[int] = []
+        there: list[tuple[int, WantedFile]] = []
+        for index, file, status in zip(indices, files, found, strict=True):
             if status is None:
-                pending.append(file)
+                pending.append(index)
             elif stat.S_ISDIR(status.st_mode):
                 raise TargetExistsError(f"{self._path(file)} is a folder; it was left as it is")
             elif self._overwrite is Overwrite.ALWAYS:
-                pending.append(file)
+                pending.append(index)
             elif not stat.S_ISREG(status.st_mode):
                 self._refuse_to_replace(file)
-                pending.append(file)
+                pending.append(index)
             else:
-                there.append(file)
+                there.append((index, file))
+        if not there:
+            return pending
         # What was imported before and did not change since is not read again.
-        imported = await self._store.import_files([self._path(file) for file in there], temp=temp)
+        paths = [self._path(file) for _, file in there]
+        imported = await self._store.import_files(paths, temp=temp)
         large: list[WantedFile] = []
-        for file, known in zip(there, imported, strict=True):
+        for (index, file), known in zip(there, imported, strict=True):
             if known.hash == file.hash:
                 self._found(known.size)
                 if known.size > INLINE_SIZE_MAX:
                     large.append(file)
             else:
                 self._refuse_to_replace(file)
-                pending.append(file)
+                pending.append(index)
         for file in await asyncio.to_thread(self._with_leftover, large):
             await self._remove_leftover(file)
-        return pending
+        return sorted(pending)
 
     def _with_leftover(self, files: Sequence[WantedFile]) -> list[WantedFile]:
         return [file for file in files if self._root.stat(_hidden(file)) is not None]
@@ -267,8 +320,8 @@ class FolderFetch:
                 "(--overwrite if-changed replaces it)"
             )
 
-    def _found(self, size: int) -> None:
-        self._counters.count(size)
+    def _found(self, size: int, *, files: int = 1) -> None:
+        self._counters.count(size, files=files)
         self._counters.bytes_local += size
 
     def _path(self, file: WantedFile) -> Path:
@@ -276,23 +329,44 @@ class FolderFetch:
 
     # What to do
 
-    async def _plan(self, pending: Sequence[WantedFile]) -> FetchPlan:
+    async def _planned(
+        self, pending: Sequence[int]
+    ) -> AsyncGenerator[tuple[list[WantedFile], FetchPlan]]:
+        """Files and plans of one window after the other; the next one is made meanwhile."""
+        planning = asyncio.ensure_future(self._plan((), ()))
+        try:
+            for start, end in _windows(len(pending)):
+                files, plan = await planning
+                # What the window before fetches will be in the store by then.
+                planning = asyncio.ensure_future(self._plan(pending[start:end], plan.places))
+                if start:
+                    yield files, plan
+            yield await planning
+        finally:
+            planning.cancel()
+            await asyncio.wait({planning})
+
+    async def _plan(
+        self, indices: Sequence[int], under_way: Collection[Hash]
+    ) -> tuple[list[WantedFile], FetchPlan]:
+        """What to do for some files; blobs `under_way` need not be fetched again."""
+        files = self._wanted(indices)
         places: dict[Hash, list[WantedFile]] = {}
-        for file in pending:
+        for file in files:
             places.setdefault(file.hash, []).append(file)
         plan = FetchPlan(places)
-        hashes = list(places)
+        hashes = [hash for hash in places if hash not in under_way]
         for hash, known in zip(hashes, await self._store.stat_many(hashes), strict=True):
             if known is not None and known.is_complete and await self._is_readable(known):
                 plan.local[hash] = known.size
                 continue
-            ranges = ChunkRanges.all()
+            ranges = _ALL
             if known is not None:
                 # A complete blob whose file is gone or changed is fetched as any other.
                 ranges = await self._missing_ranges(places[hash][0], plan)
             plan.remote.append(Element(places[hash][0].element, hash, ranges))
         plan.remote.sort(key=lambda element: element.index)
-        return plan
+        return files, plan
 
     async def _is_readable(self, known: BlobStat) -> bool:
         """Whether a complete blob can be copied from: a referenced file may have changed."""
@@ -322,14 +396,16 @@ class FolderFetch:
                         have = have.open_at_end(partial.size)
         return ChunkRanges.all() - have.full_groups()
 
-    async def _announce(
-        self, files: Sequence[WantedFile], pending: Sequence[WantedFile], plan: FetchPlan
-    ) -> None:
-        """Find out sizes where that is cheap, check for room, and say that it begins."""
+    async def _announce(self, files: Sequence[WantedFile], plan: FetchPlan, *, of: int) -> None:
+        """Find out sizes where that is cheap, check for room, and say that it begins.
+
+        `files` are those of the plan; there may be more, `of` in all.
+        """
         unknown = [each for each in plan.remote if each.hash not in plan.sizes]
-        if len(unknown) <= SIZES_ASKED_MAX and await self._ask_sizes(unknown, plan):
+        is_all = len(files) == of
+        if is_all and len(unknown) <= SIZES_ASKED_MAX and await self._ask_sizes(unknown, plan):
             sizes_of = plan.sizes | plan.local
-            to_write = sum(sizes_of[file.hash] for file in pending)
+            to_write = sum(sizes_of[file.hash] for file in files)
             self._bytes_total = self._counters.bytes_local + to_write
             room = await asyncio.to_thread(self._root.free_bytes)
             if to_write - sum(plan.resumed.values()) > room:
@@ -338,12 +414,13 @@ class FolderFetch:
                     "nothing was changed"
                 )
         self._counters.bytes_local += sum(plan.resumed.values())
-        self._started = FetchStarted(
-            hash=self._target.hash,
-            files=len(files),
-            bytes_total=self._bytes_total,
-            destination=self._root.path,
-        )
+        if self._started is None:
+            self._started = FetchStarted(
+                hash=self._target.hash,
+                files=len(self._names),
+                bytes_total=self._bytes_total,
+                destination=self._root.path,
+            )
 
     async def _ask_sizes(self, elements: Sequence[Element], plan: FetchPlan) -> bool:
         """Ask for the sizes of blobs; False if the peer lacks the proof of one.
@@ -354,7 +431,7 @@ class FolderFetch:
             return True
         try:
             sizes = await get_sizes(
-                await self._connect(),
+                (await self._connect()).connection,
                 self._pumps,
                 self._target.hash,
                 [(element.index, element.hash) for element in elements],
@@ -383,27 +460,31 @@ class FolderFetch:
                 sink,
                 self._fetched,
                 sizes=plan.sizes,
-                dial=self._dial,
             )
 
     async def _copy_local(self, plan: FetchPlan) -> None:
         """Write what the store holds to the places that are still empty."""
         hashes = [hash for hash, files in plan.places.items() if files]
-        for start in range(0, len(hashes), COPY_BATCH):
+        start = 0
+        while start < len(hashes):
             batch = hashes[start : start + COPY_BATCH]
-            for hash, data in zip(batch, await self._store.read_small(batch), strict=True):
-                files = plan.places[hash]
-                if data is None:
-                    for file in files:
+            found = await self._store.find_whole(
+                batch, size_max=COPY_SIZE_MAX, bytes_max=COPY_BATCH_BYTES
+            )
+            start += len(found)
+            whole = {hash: source for hash, source in zip(batch, found, strict=False) if source}
+            contents = await asyncio.to_thread(_load, whole)
+            writes = [
+                (file.components, data)
+                for hash, data in contents.items()
+                for file in plan.places[hash]
+            ]
+            await asyncio.to_thread(self._root.write_files, writes, replace=self._may_replace)
+            self._found(sum(len(data) for _, data in writes), files=len(writes))
+            for hash in batch[: len(found)]:
+                if hash not in contents:
+                    for file in plan.places[hash]:
                         await self._copy_large(file)
-                else:
-                    await asyncio.to_thread(
-                        self._root.write_files,
-                        [(file.components, data) for file in files],
-                        replace=self._may_replace,
-                    )
-                    for _ in files:
-                        self._found(len(data))
 
     async def _copy_large(self, file: WantedFile) -> None:
         with await self._store.open_reader(file.hash) as reader:
@@ -423,6 +504,38 @@ class FolderFetch:
     @property
     def _may_replace(self) -> bool:
         return self._overwrite is not Overwrite.NEVER
+
+
+def _windows(count: int) -> Iterator[tuple[int, int]]:
+    """Cut so many files into windows; the first ones are small, so that the first byte is soon."""
+    start, size = 0, WINDOW_FILES_MIN
+    while start < count:
+        end = min(start + size, count)
+        yield start, end
+        start, size = end, min(2 * size, WINDOW_FILES_MAX)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _load(sources: Mapping[Hash, WholeSource]) -> dict[Hash, bytes]:
+    """The bytes of blobs in memory or in files, verified, without those that changed.
+
+    Whoever opens one of those by itself finds another copy, or is told what happened to it.
+    """
+    loaded: dict[Hash, bytes] = {}
+    for hash, source in sources.items():
+        if isinstance(source.data, bytes):
+            loaded[hash] = source.data
+            continue
+        # A named pipe must not hold us up.
+        with suppress(OSError), open(source.data, "rb", opener=_open_at_once) as file:
+            loaded[hash] = file.read(source.size + 1)
+    roots = pybao.hash_many(list(loaded.values()))
+    return {
+        hash: data for (hash, data), root in zip(loaded.items(), roots, strict=True) if root == hash
+    }
 
 
 def _hidden(file: WantedFile) -> tuple[str, ...]:

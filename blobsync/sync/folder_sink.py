@@ -5,21 +5,32 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from blobstore import INLINE_SIZE_MAX, VerifiedFile
+from blobsync.errors import DiskFullError
 from blobsync.protocols.blobs import BlobSink, Element
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine
 
     from blobstore import Hash, PartialBlob, Store, TempTag
-    from blobsync.protocols.blobs import WholeBlob
+    from blobsync.protocols.blobs import WholeBlobs
     from blobsync.sync.root import Partial, Root
 
 
-@dataclass(frozen=True, slots=True)
-class WantedFile:
+RECORD_BYTES = 6 << 20
+RECORD_FILES = 256
+"""Whole files are recorded in the store together when they have come to so many bytes, or so many
+descriptors are held for it. At most two such lots are lost by a kill: the files are there, and the
+next fetch reads them again."""
+
+
+WRITES_MAX = 2
+"""Batches of whole files that are being written at once."""
+
+
+class WantedFile(NamedTuple):
     """One file of a fetch."""
 
     components: tuple[str, ...]
@@ -53,14 +64,36 @@ class FetchCounters:
     bytes_written: int = 0
     """Bytes of the files that are done."""
 
-    def count(self, size: int) -> None:
-        """One more file is done."""
-        self.files_done += 1
+    def count(self, size: int, *, files: int = 1) -> None:
+        """One more file is done, or several of so many bytes in all."""
+        self.files_done += files
         self.bytes_written += size
 
 
+@dataclass(slots=True)
+class _Written:
+    """Whole files that are in their places and not yet in the store."""
+
+    small: list[tuple[Hash, bytes]] = field(default_factory=list[tuple["Hash", bytes]])
+    files: list[VerifiedFile] = field(default_factory=list[VerifiedFile])
+    bytes: int = 0
+
+    @property
+    def is_much(self) -> bool:
+        return self.bytes >= RECORD_BYTES or len(self.files) >= RECORD_FILES
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for file in self.files:
+            os.close(file.fd)
+        self.files.clear()
+
+
 class FolderSink(BlobSink):
-    """Writes each blob to its first place below a root; the store refers to it there."""
+    """Writes each blob to its first place below a root; the store refers to it there.
+
+    Leaving it records what was written, however it is left.
+    """
 
     def __init__(
         self,
@@ -75,58 +108,117 @@ class FolderSink(BlobSink):
         self._store = store
         self._root = root
         self._places = plan.places
+        self._sizes = plan.sizes
         self._counters = counters
         self._temp = temp
         self._replace = replace
         self._partials: dict[Hash, Partial] = {}
+        self._written = _Written()
+        self._recording: asyncio.Task[None] | None = None
+        self._room = asyncio.Semaphore(WRITES_MAX)
+        self._writing: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for partial in self._partials.values():
-            partial.close()
-
-    async def add_whole(self, blobs: Sequence[WholeBlob]) -> None:
-        writes = [(self._places[blob.element.hash][0].components, blob.data) for blob in blobs]
-        descriptors = await self._write(writes)
-        small: list[tuple[Hash, bytes]] = []
-        files: list[VerifiedFile] = []
+    async def __aexit__(self, *_: object) -> None:
         try:
-            for (components, data), blob, fd in zip(writes, blobs, descriptors, strict=True):
-                hash = blob.element.hash
-                if fd is None:
-                    small.append((hash, data))
-                else:
-                    path = self._root.path.joinpath(*components)
-                    files.append(VerifiedFile(hash, len(data), blob.outboard, path, fd))
-            await self._store.add_verified(small, files, temp=self._temp)
+            # Also after an error or a cancel: what is there need not be fetched again.
+            await _finished(self._finish())
         finally:
-            _close_all(descriptors)
-        for blob in blobs:
-            self._written(blob.element.hash, len(blob.data))
+            self._written.close()
+            for partial in self._partials.values():
+                partial.close()
 
-    async def _write(self, writes: Sequence[tuple[tuple[str, ...], bytes]]) -> list[int | None]:
-        """Write whole files; descriptors of those that the store will refer to."""
-        writing = asyncio.ensure_future(
-            asyncio.to_thread(
-                self._root.write_files,
-                writes,
-                replace=self._replace,
-                keep_open_over=INLINE_SIZE_MAX,
-            )
+    async def add_whole(self, blobs: WholeBlobs) -> None:
+        """Take verified blobs. They are written after the return, at the latest before the exit.
+
+        Raises:
+            BlobsyncError, BlobError: writing these, or others before, failed.
+        """
+        await self._room.acquire()
+        if self._failure is not None:
+            self._room.release()
+            raise self._failure
+        writing = asyncio.ensure_future(self._write(blobs))
+        self._writing.add(writing)
+        writing.add_done_callback(self._end_writing)
+
+    def _end_writing(self, writing: asyncio.Task[None]) -> None:
+        self._writing.discard(writing)
+        self._room.release()
+        if not writing.cancelled() and self._failure is None:
+            self._failure = writing.exception()
+
+    async def _finish(self) -> None:
+        """Wait for what is being written, and record it."""
+        if self._writing:
+            await asyncio.wait(self._writing)
+        await self._record_all()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _write(self, blobs: WholeBlobs) -> None:
+        places = [self._places[element.hash][0].components for element in blobs.elements]
+        descriptors = await asyncio.to_thread(
+            self._root.write_contents,
+            places,
+            blobs,
+            replace=self._replace,
+            keep_open_over=INLINE_SIZE_MAX,
         )
+        written = self._written
+        sizes = blobs.sizes
+        for position, (element, size, fd) in enumerate(
+            zip(blobs.elements, sizes, descriptors, strict=True)
+        ):
+            hash = element.hash
+            if fd is None:
+                written.small.append((hash, blobs.data(position)))
+            else:
+                path = self._root.path_of(places[position])
+                outboard = blobs.outboard(position)
+                written.files.append(VerifiedFile(hash, size, outboard, path, fd))
+            self._places[hash].pop(0)
+        written.bytes += sum(sizes)
+        self._counters.count(sum(sizes), files=len(sizes))
+        while self._written.is_much:
+            # The next batches are written while these are recorded, and no more than that.
+            await self._wait_recorded()
+            if self._written.is_much:
+                written, self._written = self._written, _Written()
+                self._recording = asyncio.ensure_future(self._record(written))
+
+    async def _record(self, written: _Written) -> None:
         try:
-            return await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            # The thread goes on: wait until nothing of it runs, and let go of what it opened.
-            await asyncio.wait({writing})
-            if writing.exception() is None:
-                _close_all(writing.result())
-            raise
+            await self._store.add_verified(written.small, written.files, temp=self._temp)
+        finally:
+            written.close()
+
+    async def _wait_recorded(self) -> None:
+        """Wait for the record under way; its failure is raised here."""
+        recording = self._recording
+        if recording is not None:
+            await asyncio.shield(recording)
+            if self._recording is recording:
+                self._recording = None
+
+    async def _record_all(self) -> None:
+        try:
+            await self._wait_recorded()
+        finally:
+            written, self._written = self._written, _Written()
+            if written.bytes or written.small:
+                await self._record(written)
 
     async def open_partial(self, element: Element, size: int) -> PartialBlob:
         file = self._places[element.hash][0]
+        room = await asyncio.to_thread(self._root.free_bytes)
+        if element.hash not in self._sizes and size > room:
+            # A size is only a claim, but writing up to it ends the same way.
+            path = self._root.path_of(file.components)
+            raise DiskFullError(f"{path} is to have {size} bytes, there is room for {room}")
         place = await asyncio.to_thread(
             self._root.open_partial, file.components, element.hash.hex()
         )
@@ -137,14 +229,15 @@ class FolderSink(BlobSink):
         place = self._partials.pop(element.hash)
         with place:
             await partial.complete(lambda: self._root.publish(place, replace=self._replace))
-        self._written(element.hash, partial.size or 0)
-
-    def _written(self, hash: Hash, size: int) -> None:
-        self._places[hash].pop(0)
-        self._counters.count(size)
+        self._places[element.hash].pop(0)
+        self._counters.count(partial.size or 0)
 
 
-def _close_all(descriptors: Sequence[int | None]) -> None:
-    for fd in descriptors:
-        if fd is not None:
-            os.close(fd)
+async def _finished(work: Coroutine[None, None, None]) -> None:
+    """Run to the end what must not be left half done, and only then pass a cancel on."""
+    running = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise

@@ -106,6 +106,20 @@ class Folders:
                 raise
             return folder
 
+    def acquire_existing(
+        self, components: tuple[str, ...]
+    ) -> tuple[Folder | None, tuple[str, ...]]:
+        """Open a folder if it is there; else None, and the first folder above it that is not."""
+        try:
+            return self.acquire(components, create=False), ()
+        except FileNotFoundError:
+            for depth in range(1, len(components)):
+                try:
+                    self.release(self.acquire(components[:depth], create=False))
+                except FileNotFoundError:
+                    return None, components[:depth]
+            return None, components
+
     def release(self, folder: Folder) -> None:
         """Give back what `acquire` gave."""
         with self._lock:

@@ -12,8 +12,11 @@ What is allowed on purpose, since trees on Unix hold it and it stays below the d
 from __future__ import annotations
 
 import hashlib
+import itertools
+import operator
 import re
 import unicodedata
+from array import array
 from typing import TYPE_CHECKING
 
 from blobsync.errors import HostileCollectionError
@@ -50,8 +53,8 @@ _HASH_HEX = re.compile(rf"[0-9a-f]{{{_HASH_DIGITS},}}")
 _IGNORABLE = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 
 
-def check_names(names: Sequence[str], *, fold: bool = False) -> list[tuple[str, ...]]:
-    """The components of each name, in the order given, if every name is safe to write.
+def check_names(names: Sequence[str], *, fold: bool = False) -> None:
+    """Refuse a collection unless every name is safe to write.
 
     Args:
         names: the names of a collection, components joined by `/`.
@@ -63,31 +66,32 @@ def check_names(names: Sequence[str], *, fold: bool = False) -> list[tuple[str, 
             folder. The message has the first such name and the rule.
     """
     tree = _Folders(fold)
-    checked: list[tuple[str, ...]] = []
-    homes: list[int] = []
-    last_parent, last_above, last_home = "", (), _TOP
+    homes = array("I")
+    last_parent, last_home = "", _TOP
     for name in names:
         # A character has four bytes at most, so short names need not be encoded to be measured.
         if len(name) > NAME_BYTES_MAX // 4 and _utf8_size(name) > NAME_BYTES_MAX:
             raise _refusal(name, f"it is longer than {NAME_BYTES_MAX} bytes")
         parent, slash, leaf = name.rpartition("/")
-        above: tuple[str, ...] = ()
         home = _TOP
         if not slash:
             if _DRIVE_START.match(name):
                 raise _refusal(name, "it begins with a drive")
         else:
             # Names come sorted as a rule, so neighbours share their folder.
-            if not last_above or parent != last_parent:
-                last_parent, (last_above, last_home) = parent, tree.enter(name, parent)
-            above, home = last_above, last_home
+            if last_home == _TOP or parent != last_parent:
+                last_parent, last_home = parent, tree.enter(name, parent)
+            home = last_home
         fault = _component_fault(leaf)
         if fault is not None:
             raise _refusal(name, fault)
-        checked.append((*above, leaf))
         homes.append(home)
-    tree.check_files(names, checked, homes)
-    return checked
+    tree.check_files(names, homes)
+
+
+def components_of(name: str) -> tuple[str, ...]:
+    """The components of a name that was checked."""
+    return tuple(name.split("/"))
 
 
 def fold_key(name: str) -> str:
@@ -133,13 +137,13 @@ class _Folders:
         self._numbers: dict[tuple[int, str], int] = {}
         self._spelled: dict[int, str] = {}
 
-    def enter(self, name: str, folder: str) -> tuple[tuple[str, ...], int]:
-        """Components and number of `folder`, all of `name` before its last `/`, once checked."""
+    def enter(self, name: str, folder: str) -> int:
+        """The number of `folder`, all of `name` before its last `/`, once checked."""
         if name.startswith("/"):
             raise _refusal(name, "it is absolute")
         if _DRIVE_START.match(name):
             raise _refusal(name, "it begins with a drive")
-        components = tuple(folder.split("/"))
+        components = folder.split("/")
         if len(components) >= DEPTH_MAX:
             raise _refusal(name, f"it has more than {DEPTH_MAX} components")
         number = _TOP
@@ -152,7 +156,7 @@ class _Folders:
                 raise _folded_refusal(name, self._spelled[known])
             else:
                 number = known
-        return components, number
+        return number
 
     def _add(self, name: str, place: tuple[int, str], component: str) -> int:
         fault = _component_fault(component)
@@ -166,14 +170,14 @@ class _Folders:
             self._spelled[number] = component
         return number
 
-    def check_files(
-        self, names: Sequence[str], files: Sequence[tuple[str, ...]], homes: Sequence[int]
-    ) -> None:
+    def check_files(self, names: Sequence[str], homes: Sequence[int]) -> None:
         """Refuse two files, or a file and a folder, of one place; `homes` are folder numbers."""
+        if not self._may_meet(names, homes):
+            return
         seen: dict[tuple[int, str], str] = {}
-        for name, file, home in zip(names, files, homes, strict=True):
-            leaf = file[-1]
-            place = (home, fold_key(leaf) if self._fold else leaf)
+        for name, home in zip(names, homes, strict=True):
+            leaf = name.rpartition("/")[2]
+            place = self._place(home, leaf)
             folder = self._numbers.get(place)
             if folder is not None:
                 if self._fold and self._spelled[folder] != leaf:
@@ -184,6 +188,20 @@ class _Folders:
                     raise _folded_refusal(name, seen[place])
                 raise _refusal(name, "it appears twice")
             seen[place] = leaf
+
+    def _place(self, home: int, leaf: str) -> tuple[int, str]:
+        return (home, fold_key(leaf) if self._fold else leaf)
+
+    def _may_meet(self, names: Sequence[str], homes: Sequence[int]) -> bool:
+        """Whether two of the places may be one: certain if not, and else to be looked at.
+
+        Numbers alone are kept for it, since a million places would not fit into memory.
+        """
+        places = array("q", (hash(place) for place in self._numbers))
+        for name, home in zip(names, homes, strict=True):
+            places.append(hash(self._place(home, name.rpartition("/")[2])))
+        ordered = sorted(places)
+        return any(map(operator.eq, ordered, itertools.islice(ordered, 1, None)))
 
 
 def _component_fault(component: str) -> str | None:

@@ -24,12 +24,14 @@ import itertools
 import os
 import secrets
 import stat
+import sys
 import unicodedata
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
+import pybao
 from blobsync.errors import BlobsyncError, ExitCode, HostileCollectionError, TargetExistsError
 from blobsync.sync.folders import Folder, Folders, TargetError, UnsafeTargetError, kind_at
 from blobsync.sync.folders import translated as _translated
@@ -37,7 +39,7 @@ from blobsync.sync.names import HIDDEN_SUFFIX, partial_name
 from blobsync.sync.syscalls import HAS_SYNCFS, rename_exclusive, sync_file_system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
 _FILE_MODE = 0o666
 # Never follow a link, never wait for the other end of a FIFO, never leak to a child process.
@@ -46,6 +48,8 @@ _NEW = os.O_CREAT | os.O_EXCL | _SAFE
 # How opening something that is not a plain file fails, besides succeeding.
 _NOT_A_FILE = frozenset({errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR})
 _OPEN_TRIES = 16
+# Files written in one call, and so the most folders held for it.
+_NEW_MAX = 64
 # In place of a hash in the hidden name of a file that is written whole.
 _WHOLE_MARK = "0" * 10
 
@@ -79,6 +83,42 @@ class Partial:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Contents(Protocol):
+    """What is to be written to several files, by position."""
+
+    def data(self, position: int) -> bytes:
+        """All of one."""
+        ...
+
+    def write_files(
+        self,
+        folder_fds: Sequence[int],
+        files: Sequence[tuple[int, int, bytes, bytes]],
+        keep_open_over: int,
+    ) -> list[int | None]:
+        """Write some to new files: position, then as for `pybao.write_files`."""
+        ...
+
+
+class _Contents:
+    """Contents that are bytes."""
+
+    def __init__(self, contents: Sequence[bytes]) -> None:
+        self._contents = contents
+
+    def data(self, position: int) -> bytes:
+        return self._contents[position]
+
+    def write_files(
+        self,
+        folder_fds: Sequence[int],
+        files: Sequence[tuple[int, int, bytes, bytes]],
+        keep_open_over: int,
+    ) -> list[int | None]:
+        entries = [(folder, hidden, name, self.data(i)) for i, folder, hidden, name in files]
+        return pybao.write_files(folder_fds, entries, keep_open_over)
 
 
 class Root:
@@ -119,6 +159,10 @@ class Root:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def path_of(self, components: tuple[str, ...]) -> str:
+        """The path of a file, for records and messages; not to be opened."""
+        return f"{self.path}/{'/'.join(components)}"
+
     # Folders and looking
 
     def ensure_dir(self, components: tuple[str, ...]) -> None:
@@ -147,6 +191,34 @@ class Root:
                     return os.stat(components[-1], dir_fd=folder.fd, follow_symlinks=False)
             except FileNotFoundError:
                 return None
+
+    def stat_many(self, files: Iterable[tuple[str, ...]]) -> list[os.stat_result | None]:
+        """`stat` of many, fastest if those of one folder follow each other.
+
+        Raises:
+            UnsafeTargetError: a component above one of them is a symlink or a file.
+        """
+        found: list[os.stat_result | None] = []
+        folder: Folder | None = None
+        above: tuple[str, ...] | None = None
+        missing: tuple[str, ...] = ()
+        try:
+            for components in files:
+                name = _check_file(components)
+                with self._translating(components, "look at"):
+                    if components[:-1] != above:
+                        above = components[:-1]
+                        if folder is not None:
+                            self._folders.release(folder)
+                            folder = None
+                        # Below a folder that is missing there is nothing to ask for.
+                        if not missing or above[: len(missing)] != missing:
+                            folder, missing = self._folders.acquire_existing(above)
+                    found.append(None if folder is None else _stat_at(folder.fd, name))
+        finally:
+            if folder is not None:
+                self._folders.release(folder)
+        return found
 
     def open_read(self, components: tuple[str, ...]) -> int:
         """A descriptor of a regular file, for reading; the caller closes it.
@@ -260,32 +332,88 @@ class Root:
             TargetExistsError: a name is taken.
             DiskFullError: no room left.
         """
-        folder: Folder | None = None
+        files = list(files)
+        contents = _Contents([data for _, data in files])
+        places = [components for components, _ in files]
+        return self.write_contents(places, contents, replace=replace, keep_open_over=keep_open_over)
+
+    def write_contents(
+        self,
+        places: Sequence[tuple[str, ...]],
+        contents: Contents,
+        *,
+        replace: bool = False,
+        keep_open_over: int | None = None,
+    ) -> list[int | None]:
+        """As `write_files`; what goes to each place need not be bytes of Python's."""
+        keep_over = sys.maxsize if keep_open_over is None else keep_open_over
         descriptors: list[int | None] = []
         try:
-            for components, data in files:
-                name = _check_file(components)
-                with self._translating(components, "write"):
-                    if folder is None or folder.components != components[:-1]:
-                        if folder is not None:
-                            self._folders.release(folder)
-                            folder = None
-                        folder = self._folders.acquire(components[:-1], create=True)
-                    fd = self._write_whole(folder, name, data, replace=replace)
-                    if keep_open_over is not None and len(data) > keep_open_over:
-                        descriptors.append(fd)
-                    else:
-                        os.close(fd)
-                        descriptors.append(None)
+            while (start := len(descriptors)) < len(places):
+                if HAS_SYNCFS:
+                    window = range(start, min(start + _NEW_MAX, len(places)))
+                    descriptors += self._write_new(places, window, contents, keep_over)
+                    if len(descriptors) == window.stop:
+                        continue
+                data = contents.data(len(descriptors))
+                fd = self._write_one(places[len(descriptors)], data, replace=replace)
+                if len(data) > keep_over:
+                    descriptors.append(fd)
+                else:
+                    os.close(fd)
+                    descriptors.append(None)
         except BaseException:
             for fd in descriptors:
                 if fd is not None:
                     os.close(fd)
             raise
-        finally:
-            if folder is not None:
-                self._folders.release(folder)
         return descriptors
+
+    def _write_new(
+        self,
+        places: Sequence[tuple[str, ...]],
+        window: Iterable[int],
+        contents: Contents,
+        keep_over: int,
+    ) -> list[int | None]:
+        """Write the first files as far as they go the common way: nothing is there in their place.
+
+        Whatever is in the way of the next one, `_write_one` deals with it or says what it is.
+        """
+        folders: list[Folder] = []
+        numbers: dict[tuple[str, ...], int] = {}
+        files: list[tuple[int, int, bytes, bytes]] = []
+        try:
+            for position in window:
+                components = places[position]
+                name = _check_file(components)
+                above = components[:-1]
+                number = numbers.get(above)
+                if number is None:
+                    try:
+                        folders.append(self._folders.acquire(above, create=True))
+                    except (BlobsyncError, OSError):
+                        # Those before it are written; then `_write_one` meets the same and tells.
+                        break
+                    number = numbers[above] = len(folders) - 1
+                hidden = partial_name(name, _WHOLE_MARK)
+                files.append((position, number, os.fsencode(hidden), os.fsencode(name)))
+            return contents.write_files([folder.fd for folder in folders], files, keep_over)
+        except OSError:
+            # No descriptor left to work with: one file at a time needs fewer, or tells.
+            return []
+        finally:
+            for folder in folders:
+                self._folders.release(folder)
+
+    def _write_one(self, components: tuple[str, ...], data: bytes, *, replace: bool) -> int:
+        """Write a whole file, whatever is there already; returns its descriptor."""
+        name = _check_file(components)
+        with (
+            self._translating(components, "write"),
+            self._folders.hold(components[:-1], create=True) as folder,
+        ):
+            return self._write_whole(folder, name, data, replace=replace)
 
     def sync(self) -> None:
         """Wait until every file written and every name given so far survives a power cut."""
@@ -300,6 +428,15 @@ class Root:
         with self._translating((), "look at"), self._folders.hold((), create=False) as folder:
             found = os.fstatvfs(folder.fd)
         return found.f_bavail * found.f_frsize
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all is in the folder."""
+        with (
+            self._translating((), "look at"),
+            self._folders.hold((), create=False) as folder,
+            os.scandir(folder.fd) as entries,
+        ):
+            return next(entries, None) is None
 
     def folds_names(self) -> bool:
         """Whether names that differ in case or Unicode normalisation alone are one here.
@@ -472,11 +609,15 @@ def _check_file(components: tuple[str, ...]) -> str:
 
 
 def _is_at(folder_fd: int, name: str, file: os.stat_result) -> bool:
+    found = _stat_at(folder_fd, name)
+    return found is not None and os.path.samestat(found, file)
+
+
+def _stat_at(folder_fd: int, name: str) -> os.stat_result | None:
     try:
-        found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except FileNotFoundError:
-        return False
-    return os.path.samestat(found, file)
+        return None
 
 
 def _decomposed(name: str) -> str:

@@ -108,10 +108,15 @@ class ChunkRangesSeq:
             ValueError: the elements do not increase within u64.
         """
         runs: list[tuple[int, ChunkRanges]] = []
+        last, due = _EMPTY, 0
         for index, ranges in elements:
-            if runs and runs[-1][0] == index:
-                runs.pop()
-            runs += ((index, ranges), (index + 1, _EMPTY))
+            if index != due:
+                # From here on what is not given is empty, also where the order is wrong.
+                runs += ((due, _EMPTY), (index, ranges))
+            elif ranges is not last:
+                runs.append((index, ranges))
+            last, due = ranges, index + 1
+        runs.append((due, _EMPTY))
         return cls.from_runs(runs)
 
     @classmethod

@@ -264,11 +264,13 @@ impl Connection {
         Ok(reason.map(|lost| connection_lost(lost).into_value(py).into_any()))
     }
 
-    fn paths(&self) -> PyResult<Vec<Path>> {
-        match &*lock(&self.shared.get()?.state) {
-            State::Open(connection) => Ok(paths_of(connection)),
-            State::Released { .. } => Ok(Vec::new()),
-        }
+    fn paths(&self, py: Python<'_>) -> PyResult<Vec<Path>> {
+        let shared = self.shared.get()?;
+        // The connection may be busy, and that must not hold up the other threads of Python.
+        Ok(py.detach(|| match &*lock(&shared.state) {
+            State::Open(connection) => paths_of(connection),
+            State::Released { .. } => Vec::new(),
+        }))
     }
 
     fn watch_paths(&self) -> PyResult<PathWatcher> {
@@ -302,8 +304,8 @@ impl Connection {
         })
     }
 
-    fn rtt(&self) -> PyResult<Option<f64>> {
-        let paths = self.paths()?;
+    fn rtt(&self, py: Python<'_>) -> PyResult<Option<f64>> {
+        let paths = self.paths(py)?;
         Ok(paths
             .iter()
             .find(|path| path.is_selected)

@@ -95,6 +95,8 @@ pub enum Error {
         kind: &'static str,
         node: Option<u64>,
         chunk: Option<u64>,
+        /// Which blob of several.
+        index: Option<usize>,
     },
     Io(std::io::Error),
     Value(String),
@@ -153,7 +155,12 @@ impl From<Error> for PyErr {
                 py::DatagramsUnsupported::new_err("datagrams are off on this or the other side")
             }
             Error::Pump(text) => py::PumpError::new_err(text),
-            Error::Verify { kind, node, chunk } => py::VerifyError::new_err((kind, node, chunk)),
+            Error::Verify {
+                kind,
+                node,
+                chunk,
+                index,
+            } => py::VerifyError::new_err((kind, node, chunk, index)),
             Error::Io(err) => match err.raw_os_error() {
                 Some(number) => PyOSError::new_err((number, os_error_text(&err))),
                 None => PyOSError::new_err(os_error_text(&err)),
@@ -345,6 +352,16 @@ impl From<SendDatagramError> for Error {
     }
 }
 
+impl Error {
+    /// Says which blob of several a failed check is about.
+    pub fn of_blob(mut self, which: usize) -> Self {
+        if let Self::Verify { index, .. } = &mut self {
+            *index = Some(which);
+        }
+        self
+    }
+}
+
 impl From<DecodeError> for Error {
     fn from(err: DecodeError) -> Self {
         let (kind, place) = match err {
@@ -370,6 +387,7 @@ impl From<DecodeError> for Error {
                 Some(Place::Chunk(chunk)) => Some(chunk),
                 _ => None,
             },
+            index: None,
         }
     }
 }
@@ -387,7 +405,12 @@ impl From<EncodeError> for Error {
                 });
             }
         };
-        Self::Verify { kind, node, chunk }
+        Self::Verify {
+            kind,
+            node,
+            chunk,
+            index: None,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ mod _pyiroh {
         endpoint::{AddrWatcher, Endpoint},
         identity::{EndpointAddr, EndpointId, EndpointTicket, RelayConfig, RelayStatus, SecretKey},
         incoming::Incoming,
-        pump::{batch::BatchPump, blob::BlobPump, send::PumpProgress},
+        pump::{batch::BatchPump, batch::WholeBlobs, blob::BlobPump, send::PumpProgress},
         recv::RecvStream,
         send::SendStream,
         transport::TransportConfig,

@@ -258,6 +258,13 @@ impl Reading {
         }
     }
 
+    /// Bytes that were read too far go back in front of the stream.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.half.front.push_front(bytes);
+        }
+    }
+
     fn deliver(mut self) -> Deliver {
         Box::new(move |py| {
             let bytes = PyBytes::new_with(py, self.pieces.len, |buffer| {

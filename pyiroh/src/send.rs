@@ -13,7 +13,7 @@ use crate::{
     endpoint::none,
     error::{Error, reason_at_end},
     lease::{Lease, Leased, Member},
-    pump::send::{Blob, BytesOrFd, PumpProgress, send_blobs},
+    pump::send::{Blob, BytesOrFd, PumpProgress, Whole, WholeBlob, send_blob, send_whole},
     transport::varint,
 };
 
@@ -306,13 +306,13 @@ impl SendStream {
             .map(|progress| progress.counter())
             .unwrap_or_default();
         let blob = Blob::new(root, size, ranges, data, outboard, header)?;
-        Ok(Operation::new(send_blobs(shared, vec![blob], sent)))
+        Ok(Operation::new(send_blob(shared, blob, sent)))
     }
 
     #[pyo3(signature = (blobs, *, progress=None))]
     fn pump_many(
         &self,
-        blobs: Vec<(PyBackedBytes, PyBackedBytes, PyBackedBytes)>,
+        blobs: Vec<(PyBackedBytes, Whole, PyBackedBytes)>,
         progress: Option<PyRef<'_, PumpProgress>>,
     ) -> PyResult<Operation> {
         let shared = self.shared.get()?.clone();
@@ -321,13 +321,9 @@ impl SendStream {
             .unwrap_or_default();
         let blobs = blobs
             .into_iter()
-            .map(|(root, data, outboard)| {
-                let size = data.len() as u64;
-                let [data, outboard] = [data, outboard].map(BytesOrFd::Bytes);
-                Blob::new(&root, size, vec![0], data, outboard, true)
-            })
+            .map(|(root, data, outboard)| WholeBlob::new(&root, data, outboard))
             .collect::<Result<_, _>>()?;
-        Ok(Operation::new(send_blobs(shared, blobs, sent)))
+        Ok(Operation::new(send_whole(shared, blobs, sent)))
     }
 
     fn __repr__(&self) -> String {

@@ -18,6 +18,7 @@ from blobsync.protocols.blobs import (
     BlobSink,
     Element,
     GetProgress,
+    Peer,
     Provider,
     SharedBlobs,
     get_elements,
@@ -124,17 +125,15 @@ class World:
         """Fetch what is missing."""
         sizes = {hash: len(data) for hash, data in zip(self.hashes, self.contents, strict=True)}
         sink = StoreSink(self.store)
-        first = await self.dial()
+        dial = self.dial if dials else None
         await get_elements(
-            first,
+            Peer(await self.dial(), dial=dial, parallelism=parallelism),
             self.pumps,
             self.root,
             await self.missing(),
             sink,
             self.progress,
             sizes=sizes if sizes_known else None,
-            dial=self.dial if dials else None,
-            parallelism=parallelism,
         )
         return sink
 
@@ -225,9 +224,8 @@ async def test_a_resumed_blob_with_holes(world: World):
     await world.share([LARGE])
     (hash,) = world.hashes
     held = ChunkRanges((0, 160, 5000, 5008, 9008, 16_000))
-    first = await world.dial()
     await get_elements(
-        first,
+        Peer(await world.dial()),
         world.pumps,
         world.root,
         [Element(1, hash, held)],
@@ -308,14 +306,13 @@ async def test_a_missing_piece_ends_it_and_keeps_the_rest(world: World):
     elements = [*await world.missing(), Element(3, absent, ALL)]
     with pytest.raises(NotFoundError):
         await get_elements(
-            await world.dial(),
+            Peer(await world.dial(), parallelism=Fixed(4)),
             world.pumps,
             world.root,
             elements,
             StoreSink(world.store),
             world.progress,
             sizes={world.hashes[0]: LARGE},
-            parallelism=Fixed(4),
         )
     await world.get(Fixed(4))
     await world.check()
@@ -327,14 +324,13 @@ async def test_bad_data_names_the_peer(world: World):
     wrong = Hash(b"\2" * 32)
     with pytest.raises(PeerDataError, match=world.listener.id.short()):
         await get_elements(
-            await world.dial(),
+            Peer(await world.dial(), parallelism=Fixed(4)),
             world.pumps,
             world.root,
             [Element(1, wrong, ALL)],
             StoreSink(world.store),
             world.progress,
             sizes={wrong: LARGE},
-            parallelism=Fixed(4),
         )
     assert world.progress.bytes_fetched == 0
     known = await world.store.stat(wrong)

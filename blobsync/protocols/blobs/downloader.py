@@ -9,9 +9,9 @@ lane on a further connection gives its job back, since the first one can bring i
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from blobstore import ChunkRanges
 from blobsync.errors import BlobsyncError, PeerDataError, RemoteProtocolError
 from blobsync.protocols.blobs.getter import check_size, open_answer
 from blobsync.protocols.blobs.parallelism import Measured, Parallelism
-from blobsync.protocols.blobs.pumps import BlobBody
+from blobsync.protocols.blobs.pumps import BATCH_SIZE, BlobBody
 from blobsync.protocols.blobs.recorder import Recorder
 from blobsync.protocols.blobs.segments import Segments
 from blobsync.wire.range_spec import ChunkRangesSeq
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from blobstore import Hash, PartialBlob
     from blobsync.protocols.blobs.getter import BlobSink, GetProgress
-    from blobsync.protocols.blobs.pumps import BlobReceiver, Element, Pumps, WholeBlob
+    from blobsync.protocols.blobs.pumps import BlobReceiver, Element, Pumps, WholeBlobs
     from blobsync.protocols.blobs.recorder import Piece
     from blobsync.transports import Connection
 
@@ -41,60 +41,18 @@ logger = logging.getLogger(__name__)
 LOOK_INTERVAL_S = 0.05
 """How often a running fetch is measured."""
 
+RTT_LOOKS = 10
+"""The round trip is looked up at every so many of these, as that waits for a busy connection."""
+
 AHEAD_BYTES = 2 << 20
 """When no more than this is left of a job, the next one is asked for: more than fits a stream."""
 
-BATCHES_MAX = 8
-"""Batches of whole blobs, of about 1 MiB, that are received and not in the sink. With what is not
-recorded of larger blobs it is what one kill may cost."""
+BATCH_BYTES_MIN = 128 << 10
+"""Batches of whole blobs are smaller where many streams bring them: several wait on each, and all
+together are what a kill may cost."""
 
 CUT_MIN = 16 << 20
 """A blob of a far peer, of unknown size until it began to come, is cut into segments from here."""
-
-
-async def get_elements(
-    connection: Connection,
-    pumps: Pumps,
-    root: Hash,
-    elements: Sequence[Element],
-    sink: BlobSink,
-    progress: GetProgress,
-    *,
-    sizes: Mapping[Hash, int] | None = None,
-    dial: Dial | None = None,
-    parallelism: Parallelism | None = None,
-) -> None:
-    """Fetch parts of a root blob and its children, whose hashes are known, into a sink.
-
-    `elements` ascend by index; they arrive in any order. Blobs of which `sizes` tells the proven
-    size are cut into segments. `dial` gives further connections to the same peer, which whoever
-    gave it closes; without it there is only the one.
-
-    Raises:
-        RefusedError, RateLimitedError: the peer does not serve this, or not now.
-        NotFoundError, PeerFailedError: the peer lacks a piece or failed.
-        PeerDataError: it sent bytes that do not match their hash.
-        RemoteProtocolError: it does not keep to the protocol.
-        ConnectionClosedError: the connection is gone.
-    """
-    if not elements:
-        return
-    segments = Segments(elements, sizes or {})
-    if parallelism is None:
-        parallelism = Parallelism(_rtt_s(connection))
-    if dial is None:
-        parallelism.limit_connections(1)
-    download = _Download(connection, pumps, root, segments, sink, progress, dial, parallelism)
-    try:
-        await download.run()
-    except ExceptionGroup as group:
-        # What failed first; the others are lanes that were ended for it.
-        raise group.exceptions[0] from group.exceptions[0].__cause__
-
-
-def _rtt_s(connection: Connection) -> float | None:
-    """The round trip of the path that packets take, None if it is unknown."""
-    return next((path.rtt_s for path in connection.paths() if path.is_selected), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -105,6 +63,72 @@ class _Link:
     is_first: bool
     lanes: int = 0
     is_lost: bool = False
+
+
+class Peer:
+    """The connections to one peer and what was measured of it, kept from one call to the next."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        dial: Dial | None = None,
+        parallelism: Parallelism | None = None,
+    ) -> None:
+        """`dial` gives further connections, which whoever gave it closes; else there is but one."""
+        self.links = [_Link(connection, is_first=True)]
+        self.dial = dial
+        self.parallelism = parallelism or Parallelism(self.rtt_s)
+        if dial is None:
+            self.parallelism.limit_connections(1)
+        self.blobs_fetched = 0
+
+    @property
+    def connection(self) -> Connection:
+        """The first one."""
+        return self.links[0].connection
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.connection.remote_id.short()
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The round trip of the path that packets take, None if it is unknown."""
+        return next((path.rtt_s for path in self.connection.paths() if path.is_selected), None)
+
+
+async def get_elements(
+    peer: Peer,
+    pumps: Pumps,
+    root: Hash,
+    elements: Sequence[Element],
+    sink: BlobSink,
+    progress: GetProgress,
+    *,
+    sizes: Mapping[Hash, int] | None = None,
+) -> None:
+    """Fetch parts of a root blob and its children, whose hashes are known, into a sink.
+
+    `elements` ascend by index; they arrive in any order. Blobs of which `sizes` tells the proven
+    size are cut into segments.
+
+    Raises:
+        RefusedError, RateLimitedError: the peer does not serve this, or not now.
+        NotFoundError, PeerFailedError: the peer lacks a piece or failed.
+        PeerDataError: it sent bytes that do not match their hash.
+        RemoteProtocolError: it does not keep to the protocol.
+        ConnectionClosedError: the connection is gone.
+    """
+    if not elements:
+        return
+    download = _Download(peer, pumps, root, Segments(elements, sizes or {}), sink, progress)
+    try:
+        await download.run()
+    except ExceptionGroup as group:
+        # What failed first; the others are lanes that were ended for it.
+        raise group.exceptions[0] from group.exceptions[0].__cause__
 
 
 @dataclass(slots=True, eq=False)
@@ -144,30 +168,24 @@ class _Download:
 
     def __init__(
         self,
-        connection: Connection,
+        peer: Peer,
         pumps: Pumps,
         root: Hash,
         segments: Segments,
         sink: BlobSink,
         progress: GetProgress,
-        dial: Dial | None,
-        parallelism: Parallelism,
     ) -> None:
+        self._peer = peer
         self._pumps = pumps
         self._root = root
         self._segments = segments
         self._sink = sink
         self._progress = progress
-        self._dial = dial
-        self._parallelism = parallelism
-        self._peer = connection.remote_id.short()
+        self._parallelism = peer.parallelism
         self._recorder = Recorder()
-        self._batches = asyncio.Semaphore(BATCHES_MAX)
-        self._links = [_Link(connection, is_first=True)]
         self._targets: dict[int, _Target] = {}
         self._fetched_before = progress.bytes_fetched
         self._bytes_whole = 0
-        self._blobs_done = 0
         self._lanes = 0
         self._all_done = asyncio.Event()
 
@@ -200,21 +218,24 @@ class _Download:
         """Measure, and add lanes and connections as they pay."""
         dialling: asyncio.Task[None] | None = None
         clock = asyncio.get_running_loop().time
+        rtt_s: float | None = None
         try:
-            while True:
+            for look in itertools.count():
+                if look % RTT_LOOKS == 0:
+                    rtt_s = self._peer.rtt_s
                 self._count()
                 self._parallelism.look(
                     Measured(
                         now_s=clock(),
-                        bytes_fetched=self._progress.bytes_fetched - self._fetched_before,
-                        blobs_fetched=self._blobs_done,
+                        bytes_fetched=self._progress.bytes_fetched,
+                        blobs_fetched=self._peer.blobs_fetched,
                         bytes_left=self._segments.bytes_waiting,
-                        rtt_s=_rtt_s(self._links[0].connection),
+                        rtt_s=rtt_s,
                     )
                 )
-                wants_link = self._parallelism.connections > len(self._links)
-                if self._dial and wants_link and (dialling is None or dialling.done()):
-                    dialling = tasks.create_task(self._add_link(self._dial, tasks))
+                wants_link = self._parallelism.connections > len(self._peer.links)
+                if self._peer.dial and wants_link and (dialling is None or dialling.done()):
+                    dialling = tasks.create_task(self._add_link(self._peer.dial, tasks))
                 self._start_lanes(tasks)
                 await asyncio.sleep(LOOK_INTERVAL_S)
         finally:
@@ -225,10 +246,10 @@ class _Download:
         try:
             connection = await dial()
         except (BlobsyncError, OSError) as error:
-            logger.info("%s gives no further connection: %s", self._peer, error)
-            self._parallelism.limit_connections(len(self._links))
+            logger.info("%s gives no further connection: %s", self._peer.name, error)
+            self._parallelism.limit_connections(len(self._peer.links))
             return
-        self._links.append(_Link(connection, is_first=False))
+        self._peer.links.append(_Link(connection, is_first=False))
         self._start_lanes(tasks)
 
     def _start_lanes(self, tasks: asyncio.TaskGroup) -> None:
@@ -242,7 +263,7 @@ class _Download:
             tasks.create_task(self._run_lane(link, tasks))
 
     def _freest_link(self) -> _Link:
-        links = [link for link in self._links if not link.is_lost]
+        links = [link for link in self._peer.links if not link.is_lost]
         return min(links, key=lambda link: link.lanes)
 
     def _lanes_per_link(self) -> int:
@@ -277,7 +298,7 @@ class _Download:
         except BlobsyncError as error:
             if lane.link.is_first or isinstance(error, PeerDataError | RemoteProtocolError):
                 raise
-            logger.info("a further connection to %s is of no use: %s", self._peer, error)
+            logger.info("a further connection to %s is of no use: %s", self._peer.name, error)
             lane.link.is_lost = True
             self._parallelism.limit_connections(1)
         finally:
@@ -318,33 +339,29 @@ class _Download:
 
     async def _fetch_job(self, lane: _Lane, asked: _Asked) -> None:
         async with asked.stack:
-            blobs = asked.receiver.blobs(tuple(asked.left))
-            while True:
-                async with self._batches:
-                    item = await anext(blobs, None)
-                    if item is not None and not isinstance(item, BlobBody):
+            batch_bytes = max(BATCH_BYTES_MIN, BATCH_SIZE // self._parallelism.streams)
+            blobs = asked.receiver.blobs(tuple(asked.left), batch_bytes=batch_bytes)
+            async with aclosing(blobs):
+                async for item in blobs:
+                    if not isinstance(item, BlobBody):
                         await self._take_whole(asked, item)
-                if item is None:
-                    break
-                if isinstance(item, BlobBody):
-                    if self._is_to_be_cut(item):
+                    elif self._is_to_be_cut(item):
                         # Its size is news: what is left of the job waits again.
                         self._segments.learn_size(item.element.hash, item.size)
                         self._segments.give_back(asked.left)
                         asked.left = []
-                        if isinstance(blobs, AsyncGenerator):
-                            await blobs.aclose()
                         return
-                    await self._receive_body(lane, asked, item)
-                if lane.ahead is None and len(asked.left) <= asked.elements // 2:
-                    lane.ahead = await self._ask(lane.link)
+                    else:
+                        await self._receive_body(lane, asked, item)
+                    if lane.ahead is None and len(asked.left) <= asked.elements // 2:
+                        lane.ahead = await self._ask(lane.link)
             await asked.receiver.end()
 
-    async def _take_whole(self, asked: _Asked, blobs: Sequence[WholeBlob]) -> None:
-        self._bytes_whole += sum(len(blob.data) for blob in blobs)
+    async def _take_whole(self, asked: _Asked, blobs: WholeBlobs) -> None:
+        self._bytes_whole += sum(blobs.sizes)
         self._count()
         await self._sink.add_whole(blobs)
-        self._blobs_done += len(blobs)
+        self._peer.blobs_fetched += len(blobs)
         for element in asked.left[: len(blobs)]:
             self._segments.done(element)
         del asked.left[: len(blobs)]
@@ -406,10 +423,10 @@ class _Download:
             if target.partial is None:
                 target.partial = await self._sink.open_partial(body.element, body.size)
                 target.size = body.size
-                await check_size(target.partial, body.size, body.element.hash, self._peer)
+                await check_size(target.partial, body.size, body.element.hash, self._peer.name)
             elif target.size != body.size:
                 raise RemoteProtocolError(
-                    f"{self._peer} claims {body.size} and {target.size} bytes for "
+                    f"{self._peer.name} claims {body.size} and {target.size} bytes for "
                     f"{body.element.hash}"
                 )
             return target.partial
@@ -425,7 +442,7 @@ class _Download:
             whole = ChunkRanges.all().truncate(target.size)
             if partial.size_proven and whole.issubset(partial.bitfield):
                 await self._sink.complete(element, partial)
-                self._blobs_done += 1
+                self._peer.blobs_fetched += 1
         finally:
             await partial.close()
 

@@ -17,10 +17,10 @@ from blobsync.wire.codes import CloseCode, StreamCode, error_of_close, error_of_
 from blobsync.wire.requests import encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
 
     from blobstore import Hash, PartialBlob
-    from blobsync.protocols.blobs.pumps import BlobReceiver, Element, Pumps, WholeBlob
+    from blobsync.protocols.blobs.pumps import BlobReceiver, Element, Pumps, WholeBlobs
     from blobsync.transports import Connection
     from blobsync.wire.requests import GetRequest
 
@@ -29,7 +29,7 @@ class BlobSink(ABC):
     """Where a getter puts what it has verified."""
 
     @abstractmethod
-    async def add_whole(self, blobs: Sequence[WholeBlob]) -> None:
+    async def add_whole(self, blobs: WholeBlobs) -> None:
         """Take verified blobs in memory."""
 
     @abstractmethod

@@ -7,8 +7,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from blobstore import ChunkRanges, Collection, HashSeq
-from blobstore.codec.collection import COLLECTION_HEADER, COLLECTION_META_SIZE_MAX
 from blobstore.codec.hashseq import HASH_SEQ_SIZE_MAX
+from blobstore.codec.names import COLLECTION_HEADER, COLLECTION_META_SIZE_MAX, Names
 from blobsync.errors import RemoteProtocolError
 from blobsync.protocols.blobs.getter import open_answer
 from blobsync.protocols.blobs.pumps import BlobBody, Element
@@ -100,6 +100,19 @@ def decode_collection(root: Hash, data: bytes, meta: bytes) -> Collection:
     """
     try:
         return Collection.decode(meta, HashSeq.from_bytes(data))
+    except ValueError as error:
+        raise RemoteProtocolError(f"{root} is not a collection: {error}") from error
+
+
+def decode_names(root: Hash, data: bytes, meta: bytes) -> tuple[Names, HashSeq]:
+    """Names and hashes of the files of a collection, as compact as they came.
+
+    Raises:
+        RemoteProtocolError: they do not fit together.
+    """
+    try:
+        children = HashSeq.from_bytes(data)
+        return Names.decode(meta, len(children) - 1), children[1:]
     except ValueError as error:
         raise RemoteProtocolError(f"{root} is not a collection: {error}") from error
 

@@ -18,7 +18,7 @@ from blobsync.protocols.blobs.pumps import (
     Element,
     Pumps,
     SentCounter,
-    WholeBlob,
+    WholeBlobs,
 )
 from blobsync.transports.iroh import (
     IrohRecvStream,
@@ -28,9 +28,9 @@ from blobsync.transports.iroh import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from blobstore import BlobReader
+    from blobstore import BlobReader, WholeSource
     from blobsync.transports import RecvStream, SendStream
 
 SENT_POLL_S = 0.25
@@ -144,14 +144,41 @@ class _Snapshot:
         return cls(pump.is_done, pump.bytes, ChunkRanges(pump.proven), pump.size_proven)
 
 
+class _IrohBlobs(WholeBlobs):
+    """Blobs whose bytes the binding has."""
+
+    def __init__(self, native: pyiroh.WholeBlobs, elements: Sequence[Element]) -> None:
+        self._native = native
+        self.elements = [elements[index] for index in native.indices]
+        self.sizes = native.sizes
+
+    def data(self, position: int) -> bytes:
+        return self._native.data(position)
+
+    def outboard(self, position: int) -> bytes:
+        return self._native.outboard(position)
+
+    def write_files(
+        self,
+        folder_fds: Sequence[int],
+        files: Sequence[tuple[int, int, bytes, bytes]],
+        keep_open_over: int,
+    ) -> list[int | None]:
+        return self._native.write_files(folder_fds, files, keep_open_over)
+
+
 class _IrohReceiver(BlobReceiver):
     def __init__(self, stream: pyiroh.RecvStream, peer: str) -> None:
         self._stream = stream
         self._peer = peer
 
     async def blobs(
-        self, elements: Sequence[Element], *, whole_max: int = WHOLE_SIZE_MAX
-    ) -> AsyncIterator[list[WholeBlob] | BlobBody]:
+        self,
+        elements: Sequence[Element],
+        *,
+        whole_max: int = WHOLE_SIZE_MAX,
+        batch_bytes: int = BATCH_SIZE,
+    ) -> AsyncGenerator[WholeBlobs | BlobBody]:
         start = 0
         while start < len(elements):
             if not elements[start].ranges.is_all:
@@ -162,7 +189,7 @@ class _IrohReceiver(BlobReceiver):
             while end < len(elements) and elements[end].ranges.is_all:
                 end += 1
             run = elements[start:end]
-            pump = self._stream.batch_pump([each.hash for each in run], whole_max, BATCH_SIZE)
+            pump = self._stream.batch_pump([each.hash for each in run], whole_max, batch_bytes)
             while True:
                 try:
                     batch = await pump.next()
@@ -170,7 +197,7 @@ class _IrohReceiver(BlobReceiver):
                     raise _received_error(error, run[pump.index], self._peer) from error
                 if not batch:
                     break
-                yield [WholeBlob(run[i], data, outboard) for i, data, outboard in batch]
+                yield _IrohBlobs(batch, run)
             if pump.large is None:
                 start = end
             else:
@@ -199,16 +226,20 @@ class _IrohSender(BlobSender):
         self._stream = stream
         self._counter = counter
 
-    async def send_whole(self, blobs: Sequence[tuple[Hash, bytes, bytes]]) -> None:
+    async def send_whole(self, blobs: Sequence[tuple[Hash, WholeSource]]) -> int:
+        native = [
+            (hash, data if isinstance(data, bytes) else (data, size), outboard)
+            for hash, (data, size, outboard) in blobs
+        ]
         try:
-            await self._stream.pump_many(blobs)
+            count = await self._stream.pump_many(native)
         except pyiroh.VerifyError as error:
-            raise VerificationError(
-                blobs[0][0], detail=f"or one sent together with it: {error}"
-            ) from error
+            hash, _ = blobs[0 if error.index is None else error.index]
+            raise VerificationError(hash, error.chunk) from error
         except pyiroh.IrohError as error:
             raise translate_error(error) from error
-        self._counter.bytes_sent += sum(len(data) for _, data, _ in blobs)
+        self._counter.bytes_sent += sum(source.size for _, source in blobs[:count])
+        return count
 
     async def send_ranges(self, reader: BlobReader, ranges: ChunkRanges) -> bool:
         progress = pyiroh.PumpProgress()

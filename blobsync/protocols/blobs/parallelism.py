@@ -24,7 +24,7 @@ CONNECTIONS_MAX = 4
 NEAR_CONNECTIONS = 2
 """What a near, fast peer is worth: more of them were not faster."""
 
-FAR_S = 0.005
+FAR_S = 0.01
 """Round trips up to this are near: one stream fills what one connection can carry."""
 
 GROWTH = 1.1

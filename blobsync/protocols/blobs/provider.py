@@ -32,7 +32,7 @@ from blobsync.wire.requests import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from blobstore import ChunkRanges, Hash, HashAndFormat, Store
+    from blobstore import ChunkRanges, Hash, HashAndFormat, Store, WholeSource
     from blobsync.protocols.blobs.pumps import BlobSender, Pumps
     from blobsync.transports import BiStream, Connection
 
@@ -49,6 +49,9 @@ DECODED_AT_ONCE_MAX = 16 << 10
 
 BLOBS_AT_ONCE = 256
 """Blobs looked up in the store at once."""
+
+BLOBS_LISTED = 4096
+"""Blobs of an answer that are listed before they are looked up and sent."""
 
 
 class SharedBlobs:
@@ -243,7 +246,7 @@ class Provider:
         batch: list[tuple[Hash, ChunkRanges]] = []
         async for blob in blobs:
             batch.append(blob)
-            if len(batch) == BLOBS_AT_ONCE:
+            if len(batch) == BLOBS_LISTED:
                 if not await self._send_batch(sender, batch):
                     return
                 batch = []
@@ -254,34 +257,48 @@ class Provider:
     ) -> bool:
         """Send some blobs; False if one is missing."""
         position = 0
+        found = await self._find_whole(batch)
         while position < len(batch):
-            count = await self._send_whole(sender, batch[position:])
-            position += count
-            if count == 0:
-                hash, ranges = batch[position]
-                try:
-                    reader = await self._store.open_reader(hash)
-                except LookupError:
-                    return False
-                with reader:
-                    if not await sender.send_ranges(reader, ranges):
+            # What comes next is looked up while this is sent.
+            following = position + max(len(found), 1)
+            finding = asyncio.ensure_future(self._find_whole(batch[following:]))
+            try:
+                sent = await sender.send_whole(found) if found else 0
+                position += sent
+                if sent < len(found) or not found:
+                    # Too large, wanted in part, not here, or no longer what it was.
+                    if not await self._send_ranges(sender, *batch[position]):
                         return False
-                position += 1
+                    position += 1
+                found = await finding
+            finally:
+                finding.cancel()
+                await asyncio.wait({finding})
+            if position < following:
+                found = await self._find_whole(batch[position:])
         return True
 
-    async def _send_whole(
-        self, sender: BlobSender, batch: Sequence[tuple[Hash, ChunkRanges]]
-    ) -> int:
-        """Send the first blobs as far as they are wanted whole and fit into memory; how many."""
-        hashes = [hash for hash, _ in takewhile(lambda blob: blob[1].is_all, batch)]
+    async def _send_ranges(self, sender: BlobSender, hash: Hash, ranges: ChunkRanges) -> bool:
+        """Send a part of a blob, or one by itself; False if the store does not hold it."""
+        try:
+            reader = await self._store.open_reader(hash)
+        except LookupError:
+            return False
+        with reader:
+            return await sender.send_ranges(reader, ranges)
+
+    async def _find_whole(
+        self, batch: Sequence[tuple[Hash, ChunkRanges]]
+    ) -> list[tuple[Hash, WholeSource]]:
+        """The first blobs as far as they are wanted whole and go out together."""
+        first = takewhile(lambda blob: blob[1].is_all, batch[:BLOBS_AT_ONCE])
+        hashes = [hash for hash, _ in first]
         if not hashes:
-            return 0
-        found = await self._store.read_whole(hashes, size_max=WHOLE_SIZE_MAX, bytes_max=BATCH_SIZE)
-        blobs: list[tuple[Hash, bytes, bytes]] = []
-        for hash, blob in zip(hashes, found, strict=False):
-            if blob is None:
+            return []
+        found = await self._store.find_whole(hashes, size_max=WHOLE_SIZE_MAX, bytes_max=BATCH_SIZE)
+        blobs: list[tuple[Hash, WholeSource]] = []
+        for hash, source in zip(hashes, found, strict=False):
+            if source is None:
                 break
-            blobs.append((hash, *blob))
-        if blobs:
-            await sender.send_whole(blobs)
-        return len(blobs)
+            blobs.append((hash, source))
+        return blobs

@@ -8,19 +8,22 @@ transport, and `iroh_pumps`, where the binding does all of it beside Python.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, overload
+
+import pybao
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator
 
-    from blobstore import BlobReader, ChunkRanges, Hash
+    from blobstore import BlobReader, ChunkRanges, Hash, WholeSource
     from blobsync.transports import RecvStream, SendStream
 
 WHOLE_SIZE_MAX = 1 << 20
 """Blobs up to this size that are asked for as a whole are handed on in memory, in batches."""
 
-BATCH_SIZE = 1 << 20
+BATCH_SIZE = 2 << 20
 """About this many bytes of whole blobs make a batch."""
 
 
@@ -42,6 +45,71 @@ class WholeBlob:
     element: Element
     data: bytes
     outboard: bytes
+
+
+class WholeBlobs(ABC, Sequence[WholeBlob]):
+    """Verified blobs in memory, in the order in which they came.
+
+    Their bytes may be outside of Python and are copied into it when they are asked for.
+    """
+
+    elements: Sequence[Element]
+    sizes: Sequence[int]
+    """Bytes of each blob."""
+
+    @abstractmethod
+    def data(self, position: int) -> bytes:
+        """All of a blob."""
+
+    @abstractmethod
+    def outboard(self, position: int) -> bytes:
+        """Its outboard."""
+
+    @abstractmethod
+    def write_files(
+        self,
+        folder_fds: Sequence[int],
+        files: Sequence[tuple[int, int, bytes, bytes]],
+        keep_open_over: int,
+    ) -> list[int | None]:
+        """Write blobs to new files: position, then as for `pybao.write_files`."""
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, index: int) -> WholeBlob: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[WholeBlob]: ...
+    def __getitem__(self, index: int | slice) -> WholeBlob | list[WholeBlob]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        return WholeBlob(self.elements[position], self.data(position), self.outboard(position))
+
+
+class BlobsInMemory(WholeBlobs):
+    """Blobs whose bytes Python has."""
+
+    def __init__(self, blobs: Sequence[WholeBlob]) -> None:
+        self._blobs = blobs
+        self.elements = [blob.element for blob in blobs]
+        self.sizes = [len(blob.data) for blob in blobs]
+
+    def data(self, position: int) -> bytes:
+        return self._blobs[position].data
+
+    def outboard(self, position: int) -> bytes:
+        return self._blobs[position].outboard
+
+    def write_files(
+        self,
+        folder_fds: Sequence[int],
+        files: Sequence[tuple[int, int, bytes, bytes]],
+        keep_open_over: int,
+    ) -> list[int | None]:
+        entries = [(folder, hidden, name, self.data(i)) for i, folder, hidden, name in files]
+        return pybao.write_files(folder_fds, entries, keep_open_over)
 
 
 class BlobBody(ABC):
@@ -95,11 +163,16 @@ class BlobReceiver(ABC):
 
     @abstractmethod
     def blobs(
-        self, elements: Sequence[Element], *, whole_max: int = WHOLE_SIZE_MAX
-    ) -> AsyncIterator[list[WholeBlob] | BlobBody]:
+        self,
+        elements: Sequence[Element],
+        *,
+        whole_max: int = WHOLE_SIZE_MAX,
+        batch_bytes: int = BATCH_SIZE,
+    ) -> AsyncGenerator[WholeBlobs | BlobBody]:
         """The next blobs of the answer, which are to be `elements`.
 
-        Whole blobs up to `whole_max` bytes come in batches; any other comes as a `BlobBody`.
+        Whole blobs up to `whole_max` bytes come in batches of about `batch_bytes`, of which some
+        may be received ahead; any other comes as a `BlobBody`.
 
         Raises:
             NotFoundError: the answer ended where a piece was due.
@@ -127,12 +200,15 @@ class BlobSender(ABC):
     """Writes the blobs of one answer in their order."""
 
     @abstractmethod
-    async def send_whole(self, blobs: Sequence[tuple[Hash, bytes, bytes]]) -> None:
-        """Send whole blobs that are in memory: hash, data and outboard of each.
+    async def send_whole(self, blobs: Sequence[tuple[Hash, WholeSource]]) -> int:
+        """Send whole blobs of up to a few MiB.
+
+        Returns how many were sent: the first one that a file no longer holds ends it, and nothing
+        of that one was sent. Opened by itself it may be found elsewhere, or what happened to it.
 
         Raises:
-            VerificationError: data or outboard do not match the hash; nothing of the piece that
-                does not was sent.
+            VerificationError: bytes that were given do not match their hash; nothing of the piece
+                that does not was sent.
             StreamStoppedError, ConnectionClosedError: see the transport.
         """
 

@@ -16,10 +16,12 @@ from blobsync.protocols.blobs.pumps import (
     BlobBody,
     BlobReceiver,
     BlobSender,
+    BlobsInMemory,
     Element,
     Pumps,
     SentCounter,
     WholeBlob,
+    WholeBlobs,
 )
 from blobsync.wire.get_response import (
     BlobData,
@@ -31,14 +33,17 @@ from blobsync.wire.get_response import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
-    from blobstore import BlobReader
+    from blobstore import BlobReader, WholeSource
     from blobsync.transports import RecvStream, SendStream
     from blobsync.wire.get_response import GetEvent
 
 READ_SIZE = 1 << 20
 """Bytes read from a stream, or encoded, at once."""
+
+
+_ALL = ChunkRanges.all()
 
 
 class PythonPumps(Pumps):
@@ -158,8 +163,12 @@ class _PythonReceiver(BlobReceiver):
         self._has_ended = False
 
     async def blobs(
-        self, elements: Sequence[Element], *, whole_max: int = WHOLE_SIZE_MAX
-    ) -> AsyncIterator[list[WholeBlob] | BlobBody]:
+        self,
+        elements: Sequence[Element],
+        *,
+        whole_max: int = WHOLE_SIZE_MAX,
+        batch_bytes: int = BATCH_SIZE,
+    ) -> AsyncGenerator[WholeBlobs | BlobBody]:
         reader = self._reader
         for element in elements:
             reader.expect(element.index, element.hash, element.ranges)
@@ -172,7 +181,7 @@ class _PythonReceiver(BlobReceiver):
                 if element.ranges.is_all and header.size <= whole_max:
                     batch.append(await self._receive_whole(element, header.size))
                     batch_size += header.size
-                    if batch_size < BATCH_SIZE:
+                    if batch_size < batch_bytes:
                         continue
                     body = None
                 else:
@@ -182,10 +191,10 @@ class _PythonReceiver(BlobReceiver):
             except BlobsyncError:
                 # What was verified before it failed is handed on all the same.
                 if batch:
-                    yield batch
+                    yield BlobsInMemory(batch)
                 raise
             if batch:
-                yield batch
+                yield BlobsInMemory(batch)
                 batch, batch_size = [], 0
             if body is not None:
                 yield body
@@ -193,7 +202,7 @@ class _PythonReceiver(BlobReceiver):
                     raise RuntimeError("a body must be run to its end before the next blob")
                 reader.resume_after_blob(body.unread)
         if batch:
-            yield batch
+            yield BlobsInMemory(batch)
 
     async def _receive_whole(self, element: Element, size: int) -> WholeBlob:
         pieces: list[bytes] = []
@@ -239,26 +248,27 @@ class _PythonSender(BlobSender):
         self._stream = stream
         self._counter = counter
 
-    async def send_whole(self, blobs: Sequence[tuple[Hash, bytes, bytes]]) -> None:
+    async def send_whole(self, blobs: Sequence[tuple[Hash, WholeSource]]) -> int:
         parts: list[bytes] = []
         waiting = 0
-        error: VerificationError | None = None
-        for hash, data, outboard in blobs:
+        for count, (hash, source) in enumerate(blobs):
             if waiting >= READ_SIZE:
                 await self._stream.write(b"".join(parts))
                 parts, waiting = [], 0
-            encoder = BlobEncoder(hash, len(data), ChunkRanges.all(), data, outboard)
+            pieces: list[bytes] = []
             try:
-                while piece := encoder.next(READ_SIZE):
-                    parts.append(piece)
-                    waiting += len(piece)
-            except VerificationError as damaged:
-                error = damaged
-                break
-            self._counter.bytes_sent += len(data)
+                await asyncio.to_thread(_encode_whole, hash, source, pieces)
+            except (VerificationError, OSError):
+                if isinstance(source.data, str):
+                    await self._stream.write(b"".join(parts))
+                    return count
+                await self._stream.write(b"".join(parts + pieces))
+                raise
+            parts += pieces
+            waiting += source.size
+            self._counter.bytes_sent += source.size
         await self._stream.write(b"".join(parts))
-        if error is not None:
-            raise error
+        return len(blobs)
 
     async def send_ranges(self, reader: BlobReader, ranges: ChunkRanges) -> bool:
         encoder = BlobEncoder(reader.hash, reader.size, ranges, reader.data, reader.outboard)
@@ -276,3 +286,21 @@ class _PythonSender(BlobSender):
             sent = min(payload, len(piece))
             payload -= sent
             self._counter.bytes_sent += sent
+
+
+def _encode_whole(hash: Hash, source: WholeSource, pieces: list[bytes]) -> None:
+    """Append size and encoding of a blob; what was verified before an error is there."""
+    if isinstance(source.data, bytes):
+        _encode_into(BlobEncoder(hash, source.size, _ALL, source.data, source.outboard), pieces)
+        return
+    # A named pipe must not hold us up.
+    fd = os.open(source.data, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _encode_into(BlobEncoder(hash, source.size, _ALL, fd, source.outboard), pieces)
+    finally:
+        os.close(fd)
+
+
+def _encode_into(encoder: BlobEncoder, pieces: list[bytes]) -> None:
+    while piece := encoder.next(READ_SIZE):
+        pieces.append(piece)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blobstore import BlobReader, ChunkRanges, Hash, VerificationError
+from blobstore import BlobReader, ChunkRanges, Hash, VerificationError, WholeSource
 from blobstore.codec.bao import BlobEncoder, outboard
 from blobsync.errors import NotFoundError, PeerDataError, RemoteProtocolError
 from blobsync.protocols.blobs.pumps import BlobBody, Element, WholeBlob
@@ -25,6 +25,7 @@ from blobsync.transports import StreamResetError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from blobsync.protocols.blobs.pumps import BlobReceiver, Pumps
     from blobsync.transports import Connection
@@ -81,6 +82,11 @@ class Blob:
             items.append(item)
         return items
 
+    def source(self, path: Path | None = None) -> WholeSource:
+        """As a store would find it."""
+        data = self.data if path is None else str(path)
+        return WholeSource(data, len(self.data), self.outboard)
+
     def reader(self, data: bytes | None = None, available: ChunkRanges = ALL) -> BlobReader:
         """As a store would open it."""
         data = self.data if data is None else data
@@ -103,6 +109,14 @@ class Received:
     proven: dict[int, ChunkRanges]
     size_proven: dict[int, bool]
     error: Exception | None = None
+
+
+_ANY_REFUSAL = PeerDataError | RemoteProtocolError | NotFoundError
+
+
+def _intervals(ranges: ChunkRanges) -> list[tuple[int, int]]:
+    points = ranges.boundaries
+    return list(zip(points[::2], points[1::2], strict=True))
 
 
 class Counter:
@@ -302,6 +316,79 @@ class PumpsContract(ABC):
         got = await self.receive(ends, elements, wire[:-1])
         assert isinstance(got.error, RemoteProtocolError)
 
+    async def test_an_answer_broken_at_every_item(
+        self, ends: tuple[Connection, Connection]
+    ) -> None:
+        """Ended, cut within an item, damaged, or with something put in, before each in turn.
+
+        Some blobs come whole, some in part: what came before the break is handed on, what comes
+        after it never is.
+        """
+        answer = [
+            (Blob.of(5), ALL),
+            (Blob.of(70_000), ALL),
+            (Blob.of(0), ALL),
+            (Blob.of(50_000), ChunkRanges((0, 1, 20, 40))),
+            (Blob.of(16 * 1024 + 1), ALL),
+            (Blob.of(40_000), ChunkRanges.last()),
+        ]
+        elements = [Element(i, blob.hash, ranges) for i, (blob, ranges) in enumerate(answer)]
+        items = [
+            (index, number, item)
+            for index, (blob, ranges) in enumerate(answer)
+            for number, item in enumerate(blob.pieces(ranges))
+        ]
+        for place, (index, number, item) in enumerate(items):
+            before = b"".join(item for _, _, item in items[:place])
+            after = b"".join(item for _, _, item in items[place + 1 :])
+            is_size = number == 0
+            flipped = bytes((item[0] ^ 1,)) + item[1:] if item else b"x"
+            is_cut = RemoteProtocolError if len(item) > 1 else NotFoundError
+            cases = {
+                "ended": (before, NotFoundError),
+                "cut": (before + item[:-1], is_cut),
+                "damaged": (before + flipped + after, PeerDataError | RemoteProtocolError),
+            }
+            if is_size:
+                # Another size shows at what follows it, and be it that it is missing.
+                cases["damaged"] = (before + flipped + after, _ANY_REFUSAL)
+            else:
+                cases["put in"] = (
+                    before + b"x" + item + after,
+                    PeerDataError | RemoteProtocolError,
+                )
+            for name, (wire, expected) in cases.items():
+                got = await self.receive(ends, elements, wire)
+                told = f"{name} at item {number} of blob {index}: {got.error!r}"
+                if got.error is None:
+                    # Of a part without the last chunk nothing depends on the size but its proof.
+                    assert is_size, told
+                    assert name == "damaged", told
+                    assert not got.size_proven[index], told
+                    self._check_answer(got, answer, len(answer), told)
+                    continue
+                assert isinstance(got.error, expected), told
+                self._check_answer(got, answer, index, told)
+
+    def _check_answer(
+        self, got: Received, answer: Sequence[tuple[Blob, ChunkRanges]], index: int, told: str
+    ) -> None:
+        """All blobs before `index` came, and nothing that is not theirs."""
+        whole = {blob.element.index: blob for blob in got.whole}
+        for i, (blob, ranges) in enumerate(answer):
+            if ranges.is_all:
+                assert (i in whole) is (i < index), told
+                if i in whole:
+                    assert (whole[i].data, whole[i].outboard) == (blob.data, blob.outboard), told
+                continue
+            proven = got.proven.get(i, ChunkRanges.empty())
+            if i < index:
+                assert proven == ranges.truncate(len(blob.data)), told
+            assert i <= index or not proven, told
+            for start, end in _intervals(proven):
+                written = got.written[i][start * 1024 : end * 1024]
+                assert written == blob.data[start * 1024 : end * 1024], told
+
     async def test_more_than_was_asked_for_is_an_error(
         self, ends: tuple[Connection, Connection]
     ) -> None:
@@ -328,11 +415,40 @@ class PumpsContract(ABC):
         blobs = [Blob.of(i * 37 % 16_384) for i in range(500)]
         blobs += [Blob.of(100_000), Blob.of(0), Blob.of(1 << 20), Blob.of(5)]
         counter = Counter()
-        wanted = [(each.hash, each.data, each.outboard) for each in blobs]
-        sent, error = await self._send_whole(ends, wanted, counter)
-        assert error is None
+        wanted = [(each.hash, each.source()) for each in blobs]
+        sent, count = await self._send_whole(ends, wanted, counter)
+        assert count == len(blobs)
         assert sent == b"".join(blob.encode() for blob in blobs)
         assert counter.bytes_sent == sum(len(blob.data) for blob in blobs)
+
+    async def test_whole_blobs_are_sent_from_files(
+        self, ends: tuple[Connection, Connection], tmp_path: Path
+    ) -> None:
+        """Up to the first whose file is not what it should be, of which nothing is sent."""
+        blobs = [Blob.of(size) for size in (100_000, 5, 0, 16_385, 1 << 20, 70_000, 1)]
+        paths = [tmp_path / str(i) for i in range(len(blobs))]
+        for blob, path in zip(blobs, paths, strict=True):
+            path.write_bytes(blob.data)
+        wanted = [
+            (blob.hash, blob.source() if i == 1 else blob.source(path))
+            for i, (blob, path) in enumerate(zip(blobs, paths, strict=True))
+        ]
+        counter = Counter()
+        sent, count = await self._send_whole(ends, wanted, counter)
+        assert count == len(blobs)
+        assert sent == b"".join(blob.encode() for blob in blobs)
+        assert counter.bytes_sent == sum(len(blob.data) for blob in blobs)
+        good = paths[5].read_bytes()
+        for bad in (None, b"", good[:-1], good[:-1] + b"x", b"x" + good[1:], tmp_path):
+            paths[5].unlink()
+            if isinstance(bad, bytes):
+                paths[5].write_bytes(bad)
+            elif bad is not None:
+                paths[5].symlink_to(bad)
+            sent, count = await self._send_whole(ends, wanted, Counter())
+            assert count == 5
+            assert sent == b"".join(blob.encode() for blob in blobs[:5])
+            paths[5].touch()
 
     async def test_a_gap_ends_the_answer_between_items(
         self, ends: tuple[Connection, Connection]
@@ -353,8 +469,10 @@ class PumpsContract(ABC):
         assert isinstance(error, VerificationError)
         assert blob.encode().startswith(sent)
         small = Blob.of(100)
-        sent, error = await self._send_whole(ends, [(small.hash, b"x" * 100, b"")], Counter())
+        wrong = WholeSource(b"x" * 100, 100, b"")
+        sent, error = await self._send_whole(ends, [(small.hash, wrong)], Counter())
         assert isinstance(error, VerificationError)
+        assert error.hash == small.hash
         assert sent in (b"", (100).to_bytes(8, "little")), "the size may go first, no data"
 
     async def test_a_cancelled_body_keeps_what_is_proven(
@@ -433,21 +551,20 @@ class PumpsContract(ABC):
     async def _send_whole(
         self,
         ends: tuple[Connection, Connection],
-        blobs: list[tuple[Hash, bytes, bytes]],
+        blobs: list[tuple[Hash, WholeSource]],
         counter: Counter,
-    ) -> tuple[bytes, Exception | None]:
+    ) -> tuple[bytes, int | Exception]:
         ours, theirs = ends
         stream = await ours.open_bi()
         sender = self.make_pumps().sender(stream.send, counter)
 
-        async def send() -> Exception | None:
+        async def send() -> int | Exception:
             try:
-                await sender.send_whole(blobs)
+                return await sender.send_whole(blobs)
             except VerificationError as error:
                 return error
             finally:
                 await stream.send.finish()
-            return None
 
         sending = asyncio.ensure_future(send())
         answer = await theirs.accept_bi()

@@ -25,6 +25,7 @@ from pyiroh._pyiroh import (
     SecretKey,
     SendStream,
     TransportConfig,
+    WholeBlobs,
 )
 from pyiroh.errors import (
     BindError,
@@ -115,4 +116,5 @@ __all__ = [
     "StreamTooLong",
     "TransportConfig",
     "VerifyError",
+    "WholeBlobs",
 ]

@@ -43,6 +43,7 @@ __all__ = [
     "SecretKey",
     "SendStream",
     "TransportConfig",
+    "WholeBlobs",
 ]
 
 _T = TypeVar("_T")
@@ -508,14 +509,16 @@ class SendStream:
         """
     def pump_many(
         self,
-        blobs: Sequence[tuple[bytes, bytes, bytes]],
+        blobs: Sequence[tuple[bytes, bytes | tuple[str, int], bytes]],
         *,
         progress: PumpProgress | None = None,
-    ) -> _Op[None]:
+    ) -> _Op[int]:
         """Send many whole small blobs, each as size header and encoding, in few large writes.
 
-        Each blob is (root, data, outboard). Errors are those of `pump_blob`; blobs before a bad
-        one may have been sent.
+        Each blob is (root, data, outboard), where data is bytes, or the path of a file and the
+        size that it is to have. Gives how many were sent: if a file is not what it should be, the
+        blobs before it and nothing of it. Errors are those of `pump_blob`; blobs before one whose
+        bytes are bad may have been sent.
         """
 
 @final
@@ -617,15 +620,45 @@ class BlobPump:
     def is_done(self) -> bool: ...
 
 @final
+class WholeBlobs:
+    """A batch of verified blobs. Positions count from 0 and say which blob of the batch."""
+
+    def __len__(self) -> int: ...
+    @property
+    def indices(self) -> list[int]:
+        """Where each blob stands in the `hashes` of the pump."""
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each blob."""
+    def data(self, position: int) -> bytes:
+        """A copy of all of a blob."""
+    def outboard(self, position: int) -> bytes:
+        """A copy of its pre-order outboard (empty up to 16 KiB)."""
+    def write_files(
+        self,
+        folder_fds: Sequence[int],
+        files: Sequence[tuple[int, int, bytes, bytes]],
+        keep_open_over: int,
+    ) -> list[int | None]:
+        """Write blobs to new files: position of the blob, then as for `pybao.write_files`: place
+        in `folder_fds`, name until it is whole, name. No byte of them passes through Python.
+
+        Raises:
+            IndexError: no such blob.
+            ValueError, OSError: as for `pybao.write_files`.
+        """
+
+@final
 class BatchPump:
     """Receives whole blobs, each a size header and the encoding of all of it, in order.
 
-    At most about `batch_bytes` plus one blob of `whole_max` bytes wait in memory. Bytes that
-    were read ahead beyond the last blob are put back in front of the stream.
+    From the first `next` on it works ahead: one batch waits, one is verified and one is read while
+    Python has another, each of about `batch_bytes` plus one blob of `whole_max` bytes. Bytes that
+    were read beyond the last blob are put back in front of the stream before the last batch comes.
     """
 
-    def next(self) -> _Op[list[tuple[int, bytes, bytes]]]:
-        """The next blobs as (index in `hashes`, data, outboard), about `batch_bytes` of them.
+    def next(self) -> _Op[WholeBlobs]:
+        """The next blobs, about `batch_bytes` of them.
 
         Empty when all are done or `large` is set.
 

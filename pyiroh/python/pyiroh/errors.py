@@ -237,13 +237,21 @@ class VerifyError(PumpError):
             too early).
         node: in-order number of the tree node, for an item that is a pair of hashes.
         chunk: first chunk of the leaf, for an item that is data.
+        index: which blob it is of, where several were given to be sent.
     """
 
-    def __init__(self, kind: str, node: int | None = None, chunk: int | None = None) -> None:
-        super().__init__(kind, node, chunk)
+    def __init__(
+        self,
+        kind: str,
+        node: int | None = None,
+        chunk: int | None = None,
+        index: int | None = None,
+    ) -> None:
+        super().__init__(kind, node, chunk, index)
         self.kind = kind
         self.node = node
         self.chunk = chunk
+        self.index = index
 
     def __str__(self) -> str:
         where = ""

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod blob;
+mod pool;
 pub mod send;
 
 use pybao::{Hash, geometry::SIZE_MAX, ranges::Ranges};

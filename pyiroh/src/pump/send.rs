@@ -1,23 +1,34 @@
 //! Sends encodings, each item checked before it leaves.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use pybao::{
     Hash,
-    encode::Encoder,
-    geometry::outboard_size,
-    io::{Source, dup},
+    encode::{EncodeError, Encoder},
+    geometry::{GROUP_SIZE, outboard_size},
+    hashing::hash,
+    io::{ReadAt, Source, dup},
     plan::{Item, Plan},
     ranges::Ranges,
 };
 use pyo3::{prelude::*, pybacked::PyBackedBytes};
+use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
-use super::{BUFFER_SIZE, QUEUE_MAX, check_size, hash_of, panicked, ranges_of};
+use super::{
+    BUFFER_SIZE, QUEUE_MAX, check_size, hash_of, panicked,
+    pool::{Buffer, Pool},
+    ranges_of,
+};
 use crate::{bridge::Deliver, endpoint::none, error::Error, send::SendShared};
 
 #[derive(FromPyObject)]
@@ -70,6 +81,77 @@ impl Blob {
     }
 }
 
+/// Where all of a small blob is.
+#[derive(FromPyObject)]
+pub enum Whole {
+    Bytes(PyBackedBytes),
+    /// A path and the size that the file is to have.
+    File(PathBuf, u64),
+}
+
+/// A small blob to be sent as a whole.
+pub struct WholeBlob {
+    root: Hash,
+    data: Whole,
+    outboard: PyBackedBytes,
+}
+
+impl WholeBlob {
+    pub fn new(root: &[u8], data: Whole, outboard: PyBackedBytes) -> Result<Self, Error> {
+        let blob = Self {
+            root: hash_of(root)?,
+            data,
+            outboard,
+        };
+        check_size(blob.size())
+            .map_err(|_| Error::Value("no blob can be that large".to_owned()))?;
+        let due = outboard_size(blob.size());
+        if blob.outboard.len() as u64 != due {
+            return Err(Error::Value(format!(
+                "outboard must have {due} bytes, not {}",
+                blob.outboard.len()
+            )));
+        }
+        Ok(blob)
+    }
+
+    fn size(&self) -> u64 {
+        match &self.data {
+            Whole::Bytes(data) => data.len() as u64,
+            Whole::File(_, size) => *size,
+        }
+    }
+
+    /// Appends size and encoding. On an error nothing is appended but what was verified before.
+    fn append_to(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let size = self.size();
+        match &self.data {
+            Whole::Bytes(data) if size <= GROUP_SIZE && hash(data) == self.root => {
+                out.extend_from_slice(&size.to_le_bytes());
+                out.extend_from_slice(data);
+                Ok(())
+            }
+            Whole::Bytes(data) => self.encode(&data[..], out),
+            Whole::File(path, _) => {
+                // A named pipe must not hold us up.
+                let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let file = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from)?;
+                self.encode(File::from(file), out)
+            }
+        }
+    }
+
+    fn encode<D: ReadAt>(&self, data: D, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let outboard = &self.outboard[..];
+        let mut encoder =
+            Encoder::new(self.root, self.size(), &Ranges::all(), data, outboard, true);
+        while !encoder.is_done() {
+            encoder.fill(out, usize::MAX)?;
+        }
+        Ok(())
+    }
+}
+
 #[pyclass(frozen, module = "pyiroh._pyiroh")]
 pub struct PumpProgress(Arc<AtomicU64>);
 
@@ -93,27 +175,40 @@ impl PumpProgress {
 }
 
 /// Bytes of an encoding, and how many of them are of the blob.
-struct Buffer {
-    bytes: Vec<u8>,
+struct Piece {
+    bytes: Buffer,
     payload: u64,
 }
 
-impl Buffer {
-    fn empty() -> Self {
-        Self {
-            bytes: Vec::with_capacity(BUFFER_SIZE),
-            payload: 0,
-        }
-    }
+/// Hands over what is encoded, piece by piece.
+struct Output {
+    pool: Pool,
+    piece: Piece,
+    full: mpsc::Sender<Piece>,
 }
 
-/// Hands a buffer over. False if nobody wants it.
-fn flush(buffer: &mut Buffer, full: &mpsc::Sender<Buffer>) -> bool {
-    if buffer.bytes.is_empty() {
-        return true;
+impl Output {
+    fn new(full: mpsc::Sender<Piece>) -> Self {
+        let pool = Pool::default();
+        let piece = Piece {
+            bytes: pool.take(BUFFER_SIZE),
+            payload: 0,
+        };
+        Self { pool, piece, full }
     }
-    let next = std::mem::replace(buffer, Buffer::empty());
-    full.blocking_send(next).is_ok()
+
+    /// Hands a piece over. False if nobody wants it.
+    fn flush(&mut self) -> bool {
+        if self.piece.bytes.is_empty() {
+            return true;
+        }
+        let next = Piece {
+            bytes: self.pool.take(BUFFER_SIZE),
+            payload: 0,
+        };
+        let piece = std::mem::replace(&mut self.piece, next);
+        self.full.blocking_send(piece).is_ok()
+    }
 }
 
 /// Blob bytes among the next `len` bytes of an encoding.
@@ -131,53 +226,103 @@ fn payload(plan: &mut Plan, mut len: usize) -> u64 {
     bytes
 }
 
-/// Encodes blobs into buffers until all are through or nobody wants more.
-fn encode_blobs(blobs: Vec<Blob>, full: &mpsc::Sender<Buffer>) -> Result<(), Error> {
-    let mut buffer = Buffer::empty();
-    for blob in blobs {
-        let mut plan = Plan::new(blob.size, &blob.ranges);
-        let mut encoder = Encoder::new(
-            blob.root,
-            blob.size,
-            &blob.ranges,
-            blob.data,
-            blob.outboard,
-            false,
-        );
-        if blob.header {
-            buffer.bytes.extend_from_slice(&blob.size.to_le_bytes());
-        }
-        while !encoder.is_done() {
-            let len = buffer.bytes.len();
-            let result = encoder.fill(&mut buffer.bytes, BUFFER_SIZE.saturating_sub(len));
-            buffer.payload += payload(&mut plan, buffer.bytes.len() - len);
-            let is_full = buffer.bytes.len() >= BUFFER_SIZE / 8 * 7;
-            if (is_full || result.is_err()) && !flush(&mut buffer, full) {
-                return Ok(());
-            }
-            result?;
-        }
+/// Encodes a blob until all of it is through or nobody wants more.
+fn encode_blob(blob: Blob, output: &mut Output) -> Result<(), Error> {
+    let mut plan = Plan::new(blob.size, &blob.ranges);
+    let mut encoder = Encoder::new(
+        blob.root,
+        blob.size,
+        &blob.ranges,
+        blob.data,
+        blob.outboard,
+        false,
+    );
+    if blob.header {
+        let header = blob.size.to_le_bytes();
+        output.piece.bytes.extend_from_slice(&header);
     }
-    flush(&mut buffer, full);
+    while !encoder.is_done() {
+        let piece = &mut output.piece;
+        let len = piece.bytes.len();
+        let result = encoder.fill(&mut piece.bytes, BUFFER_SIZE.saturating_sub(len));
+        piece.payload += payload(&mut plan, piece.bytes.len() - len);
+        let is_full = piece.bytes.len() >= BUFFER_SIZE / 8 * 7;
+        if (is_full || result.is_err()) && !output.flush() {
+            return Ok(());
+        }
+        result?;
+    }
+    output.flush();
     Ok(())
 }
 
-/// Sends the encodings of blobs one after the other; `sent` counts their bytes.
-pub async fn send_blobs(
-    stream: SendShared,
-    blobs: Vec<Blob>,
-    sent: Arc<AtomicU64>,
-) -> Result<Deliver, Error> {
+/// Encodes whole blobs until all are through, nobody wants more, or the file of one is not what it
+/// should be: how many are through.
+fn encode_whole(blobs: &[WholeBlob], output: &mut Output) -> Result<usize, Error> {
+    let mut result = Ok(blobs.len());
+    for (index, blob) in blobs.iter().enumerate() {
+        let len = output.piece.bytes.len();
+        if len as u64 + blob.size() > BUFFER_SIZE as u64 && !output.flush() {
+            break;
+        }
+        let piece = &mut output.piece;
+        let begin = piece.bytes.len();
+        match blob.append_to(&mut piece.bytes) {
+            Ok(()) => piece.payload += blob.size(),
+            Err(_) if matches!(blob.data, Whole::File(..)) => {
+                // Whoever opens it by itself finds out what is wrong, and may have another copy.
+                piece.bytes.truncate(begin);
+                result = Ok(index);
+                break;
+            }
+            Err(error) => {
+                result = Err(Error::from(error).of_blob(index));
+                break;
+            }
+        }
+    }
+    output.flush();
+    result
+}
+
+/// Runs `encode` in a thread and sends what it gives; `sent` counts the bytes of blobs.
+async fn send_encoded<T, F>(stream: SendShared, sent: Arc<AtomicU64>, encode: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce(&mut Output) -> Result<T, Error> + Send + 'static,
+{
     stream
         .with(async move |half| {
-            let (full_in, mut full) = mpsc::channel::<Buffer>(QUEUE_MAX);
-            let encoder = tokio::task::spawn_blocking(move || encode_blobs(blobs, &full_in));
-            while let Some(buffer) = full.recv().await {
-                half.write_all(&mut [Bytes::from(buffer.bytes)]).await?;
-                sent.fetch_add(buffer.payload, Ordering::Relaxed);
+            let (full_in, mut full) = mpsc::channel(QUEUE_MAX);
+            let encoder = tokio::task::spawn_blocking(move || encode(&mut Output::new(full_in)));
+            while let Some(piece) = full.recv().await {
+                half.write_all(&mut [Bytes::from_owner(piece.bytes)])
+                    .await?;
+                sent.fetch_add(piece.payload, Ordering::Relaxed);
             }
             encoder.await.map_err(panicked)?
         })
-        .await?;
+        .await
+}
+
+/// Sends the encoding of ranges of one blob.
+pub async fn send_blob(
+    stream: SendShared,
+    blob: Blob,
+    sent: Arc<AtomicU64>,
+) -> Result<Deliver, Error> {
+    send_encoded(stream, sent, move |output| encode_blob(blob, output)).await?;
     none()
+}
+
+/// Sends whole blobs one after the other.
+pub async fn send_whole(
+    stream: SendShared,
+    blobs: Vec<WholeBlob>,
+    sent: Arc<AtomicU64>,
+) -> Result<Deliver, Error> {
+    let count = send_encoded(stream, sent, move |output| encode_whole(&blobs, output)).await?;
+    Ok(Box::new(move |py| {
+        Ok(count.into_pyobject(py)?.into_any().unbind())
+    }))
 }

@@ -15,6 +15,7 @@ from blobstore.api import (
     Tag,
     TempTag,
     VerifiedFile,
+    WholeSource,
 )
 from blobstore.codec import (
     EMPTY_HASH,
@@ -82,4 +83,5 @@ __all__ = [
     "TempTag",
     "VerificationError",
     "VerifiedFile",
+    "WholeSource",
 ]

@@ -228,7 +228,7 @@ def add_verified(
     for hash, data in small:
         if len(data) > INLINE_SIZE_MAX:
             raise ValueError(f"blob {hash} is too large for the database: {len(data)} bytes")
-    blobs = small_blobs([hash for hash, _ in small], [data for _, data in small])
+    inline: list[tuple[bytes, bytes]] = [each for each in small if each[0] != EMPTY_HASH]
     with Drafts(core) as drafts:
         for file in files:
             if len(file.outboard) != outboard_size(file.size):
@@ -236,9 +236,16 @@ def add_verified(
         if files:
             folders = {os.path.dirname(os.path.abspath(file.path)) for file in files}  # noqa: PTH100, PTH120 - no link is followed
             sync_all(core.files, [file.fd for file in files], folders)
-        blobs += [_verified(core, drafts, file) for file in files if file.hash != EMPTY_HASH]
+        blobs: list[Complete] = []
+        for blob in [_verified(core, drafts, file) for file in files if file.hash != EMPTY_HASH]:
+            if blob.data is None:
+                blobs.append(blob)
+            else:
+                inline.append((blob.hash, blob.data))
         drafts.sync()
-        drafts.record(lease, blobs)
+        unused = core.record_many(lease, inline, blobs)
+        drafts.keep()
+        core.unlink(unused)
 
 
 def _verified(core: Core, drafts: Drafts, file: VerifiedFile) -> Complete:

@@ -16,11 +16,11 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -104,7 +104,7 @@ class FileList(Sequence[ImportedFile]):
         """Bytes of all files."""
 
     @abstractmethod
-    def names(self) -> Iterator[str]:
+    def names(self) -> Sequence[str]:
         """The name of each file, which costs less than to make the files."""
 
 
@@ -126,11 +126,11 @@ class ImportedCollection:
             return self.files.size
         return sum(file.size for file in self.files)
 
-    def names(self) -> Iterable[str]:
+    def names(self) -> Sequence[str]:
         """Names of all files, in order."""
         if isinstance(self.files, FileList):
             return self.files.names()
-        return (file.name for file in self.files)
+        return [file.name for file in self.files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class VerifiedFile:
     hash: Hash
     size: int
     outboard: bytes
-    path: Path
+    path: str | os.PathLike[str]
     fd: int
 
 
@@ -159,6 +159,15 @@ class GcReport:
     """Blobs that are still there."""
     unreadable: tuple[Hash, ...] = ()
     """Protected hash seqs that are damaged or changed: not all their children could be kept."""
+
+
+class WholeSource(NamedTuple):
+    """Where all of a blob was found."""
+
+    data: bytes | str
+    """The bytes, or the path of a file, which may be one of the user."""
+    size: int
+    outboard: bytes
 
 
 @dataclass(slots=True)
@@ -383,14 +392,14 @@ class Store(ABC):
         """The data of those that are complete and inline; None for the others. Not re-hashed."""
 
     @abstractmethod
-    async def read_whole(
+    async def find_whole(
         self, hashes: Sequence[Hash], *, size_max: int, bytes_max: int
-    ) -> list[tuple[bytes, bytes] | None]:
-        """Data and outboard of complete blobs; not re-hashed, so whoever uses them must.
+    ) -> list[WholeSource | None]:
+        """Where complete blobs are; not re-hashed, so whoever uses them must.
 
-        None stands for a blob that is not complete, has more than `size_max` bytes or cannot be
-        read just now: `open_reader` tells which. After about `bytes_max` bytes it stops: the list
-        is for the first of `hashes`, at least one of them.
+        None stands for a blob that is not complete, has more than `size_max` bytes or is not there
+        just now: `open_reader` tells which. After about `bytes_max` bytes it stops: the list is
+        for the first of `hashes`, at least one of them.
         """
 
     @abstractmethod

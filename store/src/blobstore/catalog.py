@@ -64,6 +64,12 @@ class Complete:
     """If it is small enough for the database."""
     outboard_token: bytes | None = None
 
+    @property
+    def is_referenced(self) -> bool:
+        """A file of the user, and nothing of it in files of the store."""
+        is_owned = self.owned is not None or self.outboard_token is not None
+        return self.reference is not None and self.outboard is not None and not is_owned
+
 
 # Complete blobs
 

@@ -11,13 +11,10 @@ from io import BytesIO
 from typing import TYPE_CHECKING, cast, overload
 
 from blobstore.api import FileList, ImportedFile
-from blobstore.codec.collection import encode_names
 from blobstore.codec.hash import HASH_SIZE, Hash
-from blobstore.codec.varint import decode_varint
+from blobstore.codec.names import Names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from blobstore.walking import Walk
 
 
@@ -41,12 +38,12 @@ class ImportedFiles(FileList):
                 self._sizes.extend(folder.sizes()[start:end])
         self._hashes = hashes.getvalue()
         del hashes
-        self._meta, self._offsets = encode_names(len(self._sizes), found.names())
+        self._names = Names.encode(len(self._sizes), found.names())
 
     @property
     def meta(self) -> bytes:
         """The metadata blob of the collection."""
-        return self._meta
+        return self._names.meta
 
     @property
     def hashes(self) -> bytes:
@@ -57,11 +54,8 @@ class ImportedFiles(FileList):
     def size(self) -> int:
         return sum(self._sizes)
 
-    def names(self) -> Iterator[str]:
-        meta = self._meta
-        for offset in self._offsets:
-            length, start = decode_varint(meta, offset)
-            yield meta[start : start + length].decode()
+    def names(self) -> Sequence[str]:
+        return self._names
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -74,10 +68,8 @@ class ImportedFiles(FileList):
         if isinstance(index, slice):
             return tuple(self[each] for each in range(*index.indices(len(self))))
         index = range(len(self))[index]
-        length, start = decode_varint(self._meta, self._offsets[index])
-        name = self._meta[start : start + length].decode()
         hash = Hash(self._hashes[index * HASH_SIZE : (index + 1) * HASH_SIZE])
-        return ImportedFile(name, hash, self._sizes[index])
+        return ImportedFile(self._names[index], hash, self._sizes[index])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,27 @@ class Core:
             return unused
 
         return self.database.submit(job)
+
+    def record_many(
+        self, lease: bytes, inline: list[tuple[bytes, bytes]], blobs: list[Complete]
+    ) -> list[FileKey]:
+        """As `record`, for many: hash and data of those of up to 16 KiB, and the others."""
+        inline.sort(key=itemgetter(0))
+        blobs.sort(key=lambda blob: blob.hash)
+        referenced = [blob for blob in blobs if blob.is_referenced]
+        hashes = b"".join([hash for hash, _ in inline]) + b"".join([blob.hash for blob in blobs])
+
+        def job(txn: WriteTxn) -> list[FileKey]:
+            unused: list[FileKey] = []
+            catalog.add_inline(txn, inline)
+            catalog.add_references(txn, referenced, self.folder)
+            for blob in blobs:
+                if not blob.is_referenced:
+                    unused += catalog.add_complete(txn, blob, self.folder)
+            catalog.protect_run(txn, lease, hashes)
+            return unused
+
+        return self.database.write(job)
 
     def unlink(self, files: Iterable[FileKey]) -> int:
         """Remove files that no record names any more; returns how many there were."""

@@ -137,6 +137,10 @@ class Files:
         """Whether there is anything at `path`, were it a link to nowhere."""
         return os.path.lexists(path)
 
+    def is_link(self, path: str | os.PathLike[str]) -> bool:
+        """Whether there is a symlink at `path`."""
+        return os.path.islink(path)  # noqa: PTH114 - one system call on a str or a path
+
     def sync(self, fd: int) -> None:
         """Data and metadata of a file or folder reach the disk before this returns."""
         os.fsync(fd)

@@ -35,13 +35,12 @@ from blobstore.catalog import Complete
 from blobstore.codec.hash import EMPTY_HASH, HASH_SIZE, BlobFormat, Hash, HashAndFormat
 from blobstore.codec.hashseq import HASH_SEQ_SIZE_MAX
 from blobstore.collecting import ImportedFiles
-from blobstore.core import raw
 from blobstore.errors import ImportFileError
 from blobstore.files import IDENTITY_SIZE, Identity
 from blobstore.folder import DATA
 from blobstore.one_file import OneFile
 from blobstore.schema import Reference, Table
-from blobstore.walking import FoundFolder, resolve, unreadable, walk
+from blobstore.walking import FoundFolder, resolve_many, unreadable, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -193,7 +192,7 @@ class Importer:
         Raises:
             ImportFileError: see `Store.import_file`.
         """
-        order = [os.fsencode(resolve(path).path) for path in paths]
+        order = [os.fsencode(path) for path in resolve_many(self._core.files, paths)]
         folders = self._group(order)
         self._progress.files_total += sum(folder.count for folder in folders)
         self._progress.bytes_total += sum(sum(folder.sizes()) for folder in folders)
@@ -203,7 +202,7 @@ class Importer:
 
         def finish() -> bool:
             hashes = b"".join(folder.hashes for folder in folders)
-            return self._protect((hashes,), [raw(Hash(hash)) for hash in _split(hashes)])
+            return self._protect((hashes,), (), hashes)
 
         self._import(folders, finish)
         imported: dict[bytes, tuple[Hash, int]] = {}
@@ -294,10 +293,12 @@ class Importer:
                 return
         raise ImportFileError("what is imported is removed from the store at the same time")
 
-    def _protect(self, hashes: Sequence[bytes], targets: Sequence[HashAndFormat]) -> bool:
+    def _protect(
+        self, hashes: Sequence[bytes], targets: Sequence[HashAndFormat], run: bytes = b""
+    ) -> bool:
         """Protect what was asked for; False if one of the blobs is not there any more.
 
-        `hashes` are those of all blobs, back to back.
+        `hashes` are those of all blobs, back to back; `run` those that no target keeps.
         """
         runs = tuple(self._runs)
 
@@ -309,7 +310,9 @@ class Importer:
             ):
                 return False
             catalog.protect(txn, self._lease, targets)
-            # What these kept is kept by the targets from now on.
+            if run:
+                catalog.protect_run(txn, self._lease, run)
+            # What these kept is kept by those from now on.
             for key in runs:
                 txn.delete(Table.RUNS, key)
             return True

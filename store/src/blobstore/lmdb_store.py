@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ImportProgress,
         Tag,
         VerifiedFile,
+        WholeSource,
     )
     from blobstore.codec.hash import HashAndFormat
     from blobstore.codec.ranges import ChunkRanges
@@ -267,11 +268,11 @@ class LmdbStore(Store):
         core = self._core
         return await self._run(lambda: reading.read_small(core, list(hashes)))
 
-    async def read_whole(
+    async def find_whole(
         self, hashes: Sequence[Hash], *, size_max: int, bytes_max: int
-    ) -> list[tuple[bytes, bytes] | None]:
+    ) -> list[WholeSource | None]:
         core = self._core
-        return await self._run(lambda: reading.read_whole(core, list(hashes), size_max, bytes_max))
+        return await self._run(lambda: reading.find_whole(core, list(hashes), size_max, bytes_max))
 
     async def open_reader(self, hash: Hash) -> BlobReader:
         core = self._core

@@ -26,6 +26,7 @@ from blobstore.api import (
     Store,
     Tag,
     TempTag,
+    WholeSource,
 )
 from blobstore.claims import Claim
 from blobstore.codec.collection import Collection
@@ -261,16 +262,20 @@ class MemStore(Store):
             found.append(None if data is None or len(data) > INLINE_SIZE_MAX else data)
         return found
 
-    async def read_whole(
+    async def find_whole(
         self, hashes: Sequence[Hash], *, size_max: int, bytes_max: int
-    ) -> list[tuple[bytes, bytes] | None]:
+    ) -> list[WholeSource | None]:
         self._check_open()
-        found: list[tuple[bytes, bytes] | None] = []
+        found: list[WholeSource | None] = []
         total = 0
         for hash in hashes:
             blob = (b"", b"") if hash == EMPTY_HASH else self._blobs.get(hash)
-            found.append(blob if blob is not None and len(blob[0]) <= size_max else None)
-            total += 0 if found[-1] is None else len(found[-1][0])
+            if blob is None or len(blob[0]) > size_max:
+                found.append(None)
+            else:
+                data, outboard = blob
+                found.append(WholeSource(data, len(data), outboard))
+                total += len(data)
             if total >= bytes_max:
                 break
         return found

@@ -6,12 +6,13 @@ against the hash on top of that, since a file may change under an unchanged iden
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import pybao
 from blobstore import catalog
-from blobstore.api import BlobReader, BlobStat, Location
+from blobstore.api import BlobReader, BlobStat, Location, WholeSource
 from blobstore.codec.hash import EMPTY_HASH, Hash
 from blobstore.codec.ranges import ChunkRanges
 from blobstore.codec.tree import outboard_size
@@ -73,14 +74,18 @@ def stat_many(core: Core, hashes: list[Hash]) -> list[BlobStat | None]:
 
     def job(txn: ReadTxn) -> list[BlobStat | list[PartialRecord]]:
         found: list[BlobStat | list[PartialRecord]] = []
+        # Mostly there are none, and looking for those of a blob costs more than all the rest.
+        has_partials = txn.count(Table.PARTIALS) > 0
         for hash in hashes:
             record = catalog.get_blob(txn, hash)
             if hash == EMPTY_HASH:
                 found.append(empty_stat())
             elif record is not None:
                 found.append(stat_complete(hash, record))
-            else:
+            elif has_partials:
                 found.append([partial for _, partial in catalog.partials_of(txn, hash)])
+            else:
+                found.append([])
         return found
 
     known = core.database.read(job)
@@ -368,10 +373,10 @@ def read_small(core: Core, hashes: list[Hash]) -> list[bytes | None]:
     return core.database.read(job)
 
 
-def read_whole(
+def find_whole(
     core: Core, hashes: list[Hash], size_max: int, bytes_max: int
-) -> list[tuple[bytes, bytes] | None]:
-    """See `Store.read_whole`."""
+) -> list[WholeSource | None]:
+    """See `Store.find_whole`."""
 
     def look(txn: ReadTxn) -> list[Found]:
         # No further than is read: callers come again with the rest.
@@ -386,29 +391,29 @@ def read_whole(
         return found
 
     return [
-        (b"", b"") if hash == EMPTY_HASH else _read_found(core, hash, each, size_max)
+        WholeSource(b"", 0, b"") if hash == EMPTY_HASH else _source_of(core, hash, each, size_max)
         for hash, each in zip(hashes, core.database.read(look), strict=False)
     ]
 
 
-def _read_found(core: Core, hash: Hash, found: Found, size_max: int) -> tuple[bytes, bytes] | None:
+def _source_of(core: Core, hash: Hash, found: Found, size_max: int) -> WholeSource | None:
     record = found.record
     if record is None or record.size > size_max:
         return None
     if found.data is not None:
-        return found.data, b""
+        return WholeSource(found.data, record.size, b"")
     if found.outboard is None:
         return None
-    try:
-        fd = open_data(core, hash, record)
-    except (FileNotFoundError, FileChangedError):
-        # Whoever opens it by itself is told what happened to it.
-        return None
-    try:
-        data = core.files.read(fd, record.size, 0)
-    finally:
-        core.files.close(fd)
-    return (data, found.outboard) if len(data) == record.size else None
+    if record.owned is not None:
+        path = os.fspath(core.folder.file_path(DATA, hash, record.owned))
+        return WholeSource(path, record.size, found.outboard)
+    for reference in record.references:
+        path = os.fsdecode(reference.path)
+        # Whoever opens one that is gone or changed is told what happened to it.
+        with contextlib.suppress(OSError):
+            if Identity.of(core.files.stat(path)) == reference.identity:
+                return WholeSource(path, record.size, found.outboard)
+    return None
 
 
 class Page(NamedTuple):

@@ -22,7 +22,7 @@ from blobstore.errors import ImportFileError
 from blobstore.files import IDENTITY_SIZE, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from blobstore.api import ImportProgress
     from blobstore.files import Files, FolderContent
@@ -198,6 +198,23 @@ def resolve(path: str | os.PathLike[str]) -> FoundFile:
     """One file named by the user: links are followed, its name is the one they lead to."""
     real = os.path.realpath(path)
     return FoundFile(os.path.basename(real), real, 0)  # noqa: PTH119 - of a str
+
+
+def resolve_many(files: Files, paths: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Where files named by the user are, links followed; once for each folder they are in."""
+    folders: dict[str, str] = {}
+    found: list[str] = []
+    for path in paths:
+        folder, slash, name = os.fspath(path).rpartition("/")
+        if name in {"", ".", ".."}:
+            found.append(os.path.realpath(path))
+            continue
+        real = folders.get(folder)
+        if real is None:
+            real = folders[folder] = os.path.realpath(folder + slash)
+        place = f"{real.rstrip('/')}/{name}"
+        found.append(os.path.realpath(place) if files.is_link(place) else place)
+    return found
 
 
 def single_file(path: str, identity: Identity) -> FoundFolder:

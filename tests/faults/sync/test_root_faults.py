@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import pybao
 from blobsync.errors import BlobsyncError, DiskFullError, TargetExistsError
 from blobsync.sync import folders, syscalls
 from blobsync.sync import root as root_module
@@ -340,6 +341,15 @@ def test_a_partial_that_never_stays_is_given_up(
 CALLS = ("open", "mkdir", "stat", "rename", "link", "unlink")
 
 
+def write_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where many new files cannot be written in one call."""
+    monkeypatch.setattr(pybao, "write_files", no_files)
+
+
+def no_files(*_: object) -> list[int | None]:
+    return []
+
+
 class Swapper:
     """Runs `swap` once, right before the N-th call that goes through the patched functions."""
 
@@ -352,6 +362,7 @@ class Swapper:
             monkeypatch.setattr(os, name, self._wrap(getattr(os, name)))
         rename = self._wrap(syscalls.rename_exclusive)
         monkeypatch.setattr(root_module, "rename_exclusive", rename)
+        monkeypatch.setattr(pybao, "write_files", self._wrap(pybao.write_files))
 
     def _wrap(self, call: Callable[..., object]) -> Callable[..., object]:
         def wrapped(*args: object, **options: object) -> object:
@@ -419,9 +430,10 @@ def test_a_swap_for_a_symlink_at_any_step_leads_nowhere(
 @pytest.mark.parametrize(
     "code", [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EMFILE]
 )
+@pytest.mark.parametrize("one_by_one", [False, True], ids=["together", "one by one"])
 @pytest.mark.parametrize("action", WRITERS)
 def test_whichever_call_fails_the_old_file_or_the_new_one_is_whole(
-    tmp_path: Path, action: Callable[[Root], None], code: int
+    tmp_path: Path, action: Callable[[Root], None], one_by_one: bool, code: int
 ):
     """And the error is one of ours, no descriptor stays open, and what is left is hidden."""
     at = 0
@@ -441,6 +453,8 @@ def test_whichever_call_fails_the_old_file_or_the_new_one_is_whole(
             (dest / "d" / "e").mkdir(parents=True)
             if action in {write_whole_over, write_partial_over}:
                 (dest / "d" / "e" / "a").write_bytes(b"old")
+            if one_by_one:
+                write_one_by_one(patched)
             Swapper(patched, at, fail)
             caught: BlobsyncError | None = None
             try:
@@ -460,11 +474,12 @@ def test_whichever_call_fails_the_old_file_or_the_new_one_is_whole(
             if path.is_file() and not path.name.endswith(HIDDEN_SUFFIX):
                 assert path.read_bytes() in {b"old", b"new"}
         shutil.rmtree(dest)
-    assert at > 3
+    assert at > (3 if one_by_one or action is not write_whole else 1)
 
 
 def test_a_short_write_goes_on(root: Root, dest: Path, monkeypatch: pytest.MonkeyPatch):
     real = os.write
+    write_one_by_one(monkeypatch)
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
     root.write_file(("a",), bytes(range(100)))
     assert (dest / "a").read_bytes() == bytes(range(100))
@@ -535,6 +550,7 @@ def _write_until_a_limit(dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         room -= count
         return count
 
+    write_one_by_one(monkeypatch)
     monkeypatch.setattr(os, "write", write)
     with Root.open(dest) as root, pytest.raises(DiskFullError, match=f"{dest}/c"):
         root.write_files([((name,), b"x" * 100) for name in "abc"])

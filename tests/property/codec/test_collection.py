@@ -3,9 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blobstore.codec.collection import COLLECTION_HEADER, Collection
+from blobstore.codec.collection import Collection
 from blobstore.codec.hash import BlobFormat, Hash, HashAndFormat
 from blobstore.codec.hashseq import HashSeq
+from blobstore.codec.names import COLLECTION_HEADER
 from blobstore.codec.varint import decode_varint, encode_varint
 
 hashes = st.binary(min_size=32, max_size=32).map(Hash)

@@ -31,6 +31,7 @@ from blobsync.protocols.blobs import (
     BlobSink,
     Element,
     GetProgress,
+    Peer,
     Provider,
     SharedBlobs,
     get_elements,
@@ -204,7 +205,7 @@ class World:
         serving = asyncio.ensure_future(provider.serve(theirs))
         try:
             sink = StoreSink(self.store)
-            await get_elements(ours, PythonPumps(), self.root, elements, sink, progress)
+            await get_elements(Peer(ours), PythonPumps(), self.root, elements, sink, progress)
         finally:
             await ours.close()
             await serving

@@ -24,7 +24,7 @@ from blobsync.wire.requests import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from blobstore import BlobReader
+    from blobstore import BlobReader, WholeSource
     from tests.unit.protocols.conftest import World
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -156,9 +156,10 @@ async def test_a_changed_file_resets_the_answer_with_internal(
     assert await ask(world, request) == (b"", 3)
 
 
+@pytest.mark.parametrize("in_file", [False, True], ids=["bytes", "file"])
 @pytest.mark.parametrize("size", [10_000, 100_000, 2_000_000])
 async def test_damaged_data_never_leaves(
-    lmdb_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+    lmdb_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, in_file: bool
 ) -> None:
     """The data changes without a trace in its status: only hashing finds it."""
     world = lmdb_world
@@ -167,22 +168,25 @@ async def test_damaged_data_never_leaves(
     imported = await world.store.import_file(path)
     world.shared.grant(HashAndFormat(imported.hash))
     damaged = bytes(size // 2) + b"x" + bytes(size - size // 2 - 1)
-    open_reader, read_whole = world.store.open_reader, world.store.read_whole
+    open_reader, find_whole = world.store.open_reader, world.store.find_whole
 
     async def open_damaged(hash: Hash) -> BlobReader:
         with await open_reader(hash) as reader:
             return replace(reader, data=damaged, _on_close=None)
 
-    async def read_damaged(
+    async def find_damaged(
         hashes: Sequence[Hash], *, size_max: int, bytes_max: int
-    ) -> list[tuple[bytes, bytes] | None]:
-        found = await read_whole(hashes, size_max=size_max, bytes_max=bytes_max)
-        return [each and (damaged, each[1]) for each in found]
+    ) -> list[WholeSource | None]:
+        found = await find_whole(hashes, size_max=size_max, bytes_max=bytes_max)
+        if in_file:
+            (tmp_path / "damaged").write_bytes(damaged)
+            return [each and each._replace(data=str(tmp_path / "damaged")) for each in found]
+        return [each and each._replace(data=damaged) for each in found]
 
     request = encode_request(GetRequest(imported.hash, ChunkRangesSeq.blob()))
     whole, _ = await ask(world, request)
     monkeypatch.setattr(world.store, "open_reader", open_damaged)
-    monkeypatch.setattr(world.store, "read_whole", read_damaged)
+    monkeypatch.setattr(world.store, "find_whole", find_damaged)
     answer, code = await ask(world, request)
     assert code == 3
     assert whole.startswith(answer)

@@ -40,12 +40,18 @@ EXPECTED = [(index, blob.data, blob.outboard) for index, blob in enumerate(BLOBS
 WIRE = b"".join(blob.encoding for blob in BLOBS)
 
 
+def unpack(batch: pyiroh.WholeBlobs) -> list[tuple[int, bytes, bytes]]:
+    """Index, data and outboard of each blob."""
+    assert [len(batch.data(i)) for i in range(len(batch))] == batch.sizes
+    return [(index, batch.data(i), batch.outboard(i)) for i, index in enumerate(batch.indices)]
+
+
 async def drain(pump: pyiroh.BatchPump) -> list[tuple[int, bytes, bytes]]:
     """All batches up to the first that is empty."""
     got: list[tuple[int, bytes, bytes]] = []
     while batch := await pump.next():
-        got += batch
-        assert pump.index == batch[-1][0] + 1
+        got += unpack(batch)
+        assert pump.index == batch.indices[-1] + 1
     return got
 
 
@@ -74,7 +80,7 @@ async def test_many_arrive_in_order_and_leave_the_rest(ends: Ends, batch_bytes: 
     providing = asyncio.ensure_future(provide())
     pump = recv.batch_pump(ROOTS, WHOLE_MAX, batch_bytes)
     assert await drain(pump) == EXPECTED
-    assert await pump.next() == []
+    assert unpack(await pump.next()) == []
     assert pump.large is None
     assert await recv.read_to_end(100) == b"behind"
     await providing
@@ -86,7 +92,7 @@ async def test_a_large_blob_is_left_to_the_other_pump(ends: Ends, tmp_path):
     pump = recv.batch_pump(ROOTS, 65_536)
     assert await drain(pump) == EXPECTED[:7]
     assert pump.large == (7, 65_537)
-    assert await pump.next() == []
+    assert unpack(await pump.next()) == []
     with (tmp_path / "large").open("w+b") as file:
         assert await recv.blob_pump(ROOTS[7], 65_537, [0], file.fileno()).run()
         assert file.read() == BLOBS[7].data
@@ -100,7 +106,7 @@ async def test_a_large_blob_is_left_to_the_other_pump(ends: Ends, tmp_path):
 
 async def test_no_hashes_no_bytes(ends: Ends):
     send, recv = await open_uni(ends, b"behind")
-    assert await recv.batch_pump([], WHOLE_MAX).next() == []
+    assert unpack(await recv.batch_pump([], WHOLE_MAX).next()) == []
     await send.pump_many([])
     assert await recv.read_exact(6) == b"behind"
 
@@ -135,7 +141,7 @@ async def test_a_stream_that_ends_early(ends: Ends):
         for _ in range(2):
             with pytest.raises(pyiroh.VerifyError) as caught:
                 while True:
-                    got += await pump.next()
+                    got += unpack(await pump.next())
             assert (caught.value.kind, pump.index) == (kind, before), length
         assert got == EXPECTED[:before]
 
@@ -166,7 +172,7 @@ async def test_a_damaged_byte_anywhere(ends: Ends):
             else:
                 with pytest.raises(pyiroh.VerifyError):
                     while True:
-                        got += await pump.next()
+                        got += unpack(await pump.next())
             assert pump.index == owner
             assert got == EXPECTED[:owner]
             recv.stop()
@@ -198,7 +204,7 @@ async def test_a_reset_comes_after_the_whole_blobs(ends: Ends):
     pump = recv.batch_pump(ROOTS, WHOLE_MAX, 1)
     got: list[tuple[int, bytes, bytes]] = []
     while len(got) < 5:
-        got += await pump.next()
+        got += unpack(await pump.next())
     send.reset(31)
     with pytest.raises(pyiroh.StreamReset):
         await pump.next()
@@ -266,7 +272,7 @@ async def test_an_error_comes_after_the_whole_blobs(
             await asyncio.wait([call])
             call = asyncio.ensure_future(pump.next())
         end(send, recv, ends)
-        got = await call
+        got = unpack(await call)
         if before is None:
             assert len(got) >= 7
         else:
@@ -302,11 +308,11 @@ async def test_cancelled_calls_lose_nothing():
                 await asyncio.sleep(0)
             call.cancel()
             try:
-                got += await call
+                got += unpack(await call)
             except asyncio.CancelledError:
                 cancelled += 1
             if cancelled > 2000:
-                got += await pump.next()
+                got += unpack(await pump.next())
         await providing
         assert got == EXPECTED
         assert cancelled > 10
@@ -315,8 +321,9 @@ async def test_cancelled_calls_lose_nothing():
 async def test_nothing_of_a_wrong_blob_leaves(ends: Ends):
     send, recv = await open_uni(ends)
     wrong = [*TRIPLES[:5], (bytes(32), b"wrong", b""), *TRIPLES[5:]]
-    with pytest.raises(pyiroh.VerifyError, match="leaf hash mismatch at chunk 0"):
+    with pytest.raises(pyiroh.VerifyError, match="leaf hash mismatch at chunk 0") as caught:
         await send.pump_many(wrong)
+    assert caught.value.index == 5
     send.finish()
     good = b"".join(blob.encoding for blob in BLOBS[:5])
     received = await recv.read_to_end(1 << 20)

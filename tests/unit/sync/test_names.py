@@ -15,10 +15,17 @@ from blobsync.sync.names import (
     DEPTH_MAX,
     HIDDEN_SUFFIX,
     NAME_BYTES_MAX,
-    check_names,
+    components_of,
     fold_key,
     partial_name,
 )
+
+
+def check_names(names: list[str], *, fold: bool = False) -> list[tuple[str, ...]]:
+    """The components of names that pass."""
+    names_module.check_names(names, fold=fold)
+    return [components_of(name) for name in names]
+
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "collections.json"
 HASH = "3f9a" * 16

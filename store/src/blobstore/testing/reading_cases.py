@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +10,7 @@ import pybao
 from blobstore.api import (
     ImportProgress,
     Store,
+    WholeSource,
 )
 from blobstore.testing.contract_base import ContractBase
 from blobstore.testing.data import (
@@ -19,9 +20,6 @@ from blobstore.testing.data import (
     names_in,
     pattern,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class ReadingCases(ContractBase):
@@ -42,26 +40,27 @@ class ReadingCases(ContractBase):
                 with pytest.raises(ValueError, match="negative"):
                     await store.read(hash, start, end)
 
-    async def test_read_whole(self, store: Store) -> None:
+    async def test_find_whole(self, store: Store) -> None:
         blobs = [b"small", b"", b"m" * 16_385, b"l" * 100_000, b"xl" * 100_000]
         hashes = await store.add_many(blobs)
-        found = await store.read_whole([*hashes, ABSENT], size_max=100_000, bytes_max=1 << 20)
-        assert [each and each[0] for each in found] == [*blobs[:4], None, None]
+        found = await store.find_whole([*hashes, ABSENT], size_max=100_000, bytes_max=1 << 20)
+        assert [each and bytes_of(each) for each in found] == [*blobs[:4], None, None]
         for blob, each in zip(blobs[:4], found, strict=False):
-            assert each == (blob, pybao.outboard(blob)[1])
+            assert each is not None
+            assert (each.size, each.outboard) == (len(blob), pybao.outboard(blob)[1])
         # It stops behind the blob with which there is enough, and reads at least one.
-        found = await store.read_whole(hashes, size_max=100_000, bytes_max=6)
-        assert [each and each[0] for each in found] == blobs[:3]
-        assert len(await store.read_whole(hashes, size_max=100_000, bytes_max=0)) == 1
-        assert await store.read_whole([], size_max=1, bytes_max=1) == []
+        found = await store.find_whole(hashes, size_max=100_000, bytes_max=6)
+        assert [each and bytes_of(each) for each in found] == blobs[:3]
+        assert len(await store.find_whole(hashes, size_max=100_000, bytes_max=0)) == 1
+        assert await store.find_whole([], size_max=1, bytes_max=1) == []
 
-    async def test_read_whole_leaves_out_changed_files(self, store: Store, tmp_path: Path) -> None:
+    async def test_find_whole_leaves_out_changed_files(self, store: Store, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.write_bytes(b"a" * 50_000)
         imported = await store.import_file(path)
         path.write_bytes(b"b" * 50_000)
-        found = await store.read_whole([imported.hash], size_max=1 << 20, bytes_max=1 << 20)
-        assert found in ([None], [(b"a" * 50_000, pybao.outboard(b"a" * 50_000)[1])])
+        [found] = await store.find_whole([imported.hash], size_max=1 << 20, bytes_max=1 << 20)
+        assert found is None or bytes_of(found) == b"a" * 50_000
 
     async def test_read_small_gives_what_is_inline(self, store: Store) -> None:
         hashes = await store.add_many([b"small", LARGE])
@@ -125,3 +124,8 @@ class ReadingCases(ContractBase):
         with pytest.raises(FileNotFoundError):
             await store.export(hash, folder / "absent" / "file")
         assert names_in(folder) == ["link"]
+
+
+def bytes_of(source: WholeSource) -> bytes:
+    """All of a blob that was found."""
+    return source.data if isinstance(source.data, bytes) else Path(source.data).read_bytes()

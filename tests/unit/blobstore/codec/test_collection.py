@@ -7,6 +7,7 @@ import blake3
 import pytest
 
 from blobstore.codec import collection as collection_module
+from blobstore.codec import names as names_module
 from blobstore.codec.collection import Collection
 from blobstore.codec.hash import Hash
 from blobstore.codec.hashseq import HashSeq
@@ -75,7 +76,7 @@ def test_a_name_that_utf8_cannot_hold():
 
 
 def test_sizes_that_no_peer_takes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(collection_module, "COLLECTION_META_SIZE_MAX", 17)
+    monkeypatch.setattr(names_module, "COLLECTION_META_SIZE_MAX", 17)
     monkeypatch.setattr(collection_module, "HASH_SEQ_SIZE_MAX", 95)
     with pytest.raises(ValueError, match="too long"):
         TWO.encode_meta()
