@@ -185,6 +185,12 @@ class FolderFetch:
             await asyncio.to_thread(self._check_names)
             await self._store.set_tag(f"{TAG_PREFIX}{self._target.hash}", self._target)
             pending = await self._compare_all(temp)
+            await self._fetch_windows(pending, temp)
+            await asyncio.to_thread(self._root.sync)
+
+    async def _fetch_windows(self, pending: Sequence[int], temp: TempTag) -> None:
+        copying: asyncio.Future[None] | None = None
+        try:
             async with aclosing(self._planned(pending)) as windows:
                 async for files, plan in windows:
                     await self._announce(files, plan, of=len(pending))
@@ -197,8 +203,16 @@ class FolderFetch:
                         replace=self._may_replace,
                     ) as sink:
                         await self._get(plan, sink)
-                    await self._copy_local(plan)
-            await asyncio.to_thread(self._root.sync)
+                    if copying is not None:
+                        await copying
+                    # What the store has by now is copied while the next window is fetched.
+                    copying = asyncio.ensure_future(self._copy_local(plan))
+            if copying is not None:
+                await copying
+        finally:
+            if copying is not None:
+                copying.cancel()
+                await asyncio.wait({copying})
 
     # What is to be there
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -457,6 +457,11 @@ class MemStore(Store):
         return GcReport(len(garbage), freed, 0, len(known) - len(garbage))
 
     async def verify(self, hash: Hash) -> ChunkRanges:
+        for (known, _), partial in self._partials.items():
+            if known == hash:
+                # A piece of a group cannot be proven again, and is no longer claimed.
+                whole = partial.claim.whole_groups()
+                partial.claim = replace(partial.claim, bitfield=whole)
         stat = await self.stat(hash)
         if stat is None:
             raise BlobNotFoundError(hash)
