@@ -83,6 +83,9 @@ WINDOW_FILES_MIN = 1024
 WINDOW_FILES_MAX = 16384
 """So many files are looked at, planned and fetched at a time: memory does not grow with more."""
 
+STATS_AT_ONCE = 1024
+"""Blobs looked up in the store at once: each takes pages of the database into memory."""
+
 PROGRESS_INTERVAL_S = 0.2
 
 COPY_BATCH = 256
@@ -370,7 +373,10 @@ class FolderFetch:
             places.setdefault(file.hash, []).append(file)
         plan = FetchPlan(places)
         hashes = [hash for hash in places if hash not in under_way]
-        for hash, known in zip(hashes, await self._store.stat_many(hashes), strict=True):
+        stats: list[BlobStat | None] = []
+        for start in range(0, len(hashes), STATS_AT_ONCE):
+            stats += await self._store.stat_many(hashes[start : start + STATS_AT_ONCE])
+        for hash, known in zip(hashes, stats, strict=True):
             if known is not None and known.is_complete and await self._is_readable(known):
                 plan.local[hash] = known.size
                 continue

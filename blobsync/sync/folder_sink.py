@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 RECORD_BYTES = 6 << 20
 RECORD_FILES = 256
-"""Whole files are recorded in the store together when they have come to so many bytes, or so many
-descriptors are held for it. At most two such lots are lost by a kill: the files are there, and the
-next fetch reads them again."""
+RECORD_SMALL = 512
+"""Whole files are recorded in the store together when they have come to so many bytes, so many
+descriptors are held for it, or so many are small: each of those takes pages of the database into
+memory. At most two such lots are lost by a kill: the files are there, and the next fetch reads them
+again."""
 
 
 WRITES_MAX = 2
@@ -80,7 +82,11 @@ class _Written:
 
     @property
     def is_much(self) -> bool:
-        return self.bytes >= RECORD_BYTES or len(self.files) >= RECORD_FILES
+        return (
+            self.bytes >= RECORD_BYTES
+            or len(self.files) >= RECORD_FILES
+            or len(self.small) >= RECORD_SMALL
+        )
 
     def close(self) -> None:
         """Let go of the descriptors."""

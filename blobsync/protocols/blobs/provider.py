@@ -96,6 +96,7 @@ class Provider:
         self._store = store
         self._pumps = pumps
         self._shared = shared
+        self._last_children: tuple[Hash | None, HashSeq] = None, HashSeq()
         self.counters = ProviderCounters()
 
     async def serve(self, connection: Connection) -> None:
@@ -229,11 +230,17 @@ class Provider:
         return False
 
     async def _children(self, root: Hash) -> HashSeq:
+        # A getter asks for a large collection in many requests: the last one read is kept.
+        known, children = self._last_children
+        if known == root:
+            return children
         data = await self._store.read(root)
         try:
-            return HashSeq.from_bytes(data)
+            children = HashSeq.from_bytes(data)
         except ValueError as error:
             raise LocalProtocolError(f"{root} was shared as a hash seq: {error}") from error
+        self._last_children = root, children
+        return children
 
     async def _send(
         self, sender: BlobSender, blobs: AsyncIterator[tuple[Hash, ChunkRanges]]

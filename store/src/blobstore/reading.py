@@ -89,6 +89,7 @@ def stat_many(core: Core, hashes: list[Hash]) -> list[BlobStat | None]:
         return found
 
     known = core.database.read(job)
+    core.database.bound_memory()
     return [
         _stat_partials(core, hash, one) if isinstance(one, list) else one
         for hash, one in zip(hashes, known, strict=True)
@@ -396,9 +397,11 @@ def find_whole(
                 break
         return found
 
+    found = core.database.read(look)
+    core.database.bound_memory()
     return [
         each if isinstance(each, WholeSource) else _source_of(core, hash, each, size_max)
-        for hash, each in zip(hashes, core.database.read(look), strict=False)
+        for hash, each in zip(hashes, found, strict=False)
     ]
 
 
