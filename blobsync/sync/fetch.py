@@ -81,7 +81,7 @@ their bytes twice.
 
 WINDOW_FILES_MIN = 1024
 WINDOW_FILES_MAX = 16384
-"""So many files are looked at, planned and fetched at a time: memory does not grow with more."""
+"""So many files are looked at, planned and fetched at a time: more take only name and hash."""
 
 STATS_AT_ONCE = 1024
 """Blobs looked up in the store at once: each takes pages of the database into memory."""

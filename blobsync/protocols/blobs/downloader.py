@@ -47,10 +47,6 @@ RTT_LOOKS = 10
 AHEAD_BYTES = 2 << 20
 """When no more than this is left of a job, the next one is asked for: more than fits a stream."""
 
-BATCH_BYTES_MIN = 128 << 10
-"""Batches of whole blobs are smaller where many streams bring them: several wait on each, and all
-together are what a kill may cost."""
-
 CUT_MIN = 16 << 20
 """A blob of a far peer, of unknown size until it began to come, is cut into segments from here."""
 
@@ -339,7 +335,10 @@ class _Download:
 
     async def _fetch_job(self, lane: _Lane, asked: _Asked) -> None:
         async with asked.stack:
-            batch_bytes = max(BATCH_BYTES_MIN, BATCH_SIZE // self._parallelism.streams)
+            # About five batches of a lane are received and not written, at most: together, and with
+            # what is not recorded of larger blobs, they are what a kill may cost, 16 MiB.
+            streams = self._parallelism.streams
+            batch_bytes = BATCH_SIZE if streams == 1 else BATCH_SIZE // (2 * streams)
             blobs = asked.receiver.blobs(tuple(asked.left), batch_bytes=batch_bytes)
             async with aclosing(blobs):
                 async for item in blobs:
