@@ -39,7 +39,7 @@ from blobsync.protocols.blobs import (
     get_sizes,
 )
 from blobsync.sync.events import FetchDone, FetchEvent, FetchProgress, FetchStarted
-from blobsync.sync.folder_sink import FetchCounters, FetchPlan, FolderSink, WantedFile
+from blobsync.sync.folder_sink import FetchCounters, FetchPlan, FolderSink
 from blobsync.sync.names import check_names, components_of, partial_name
 from blobsync.sync.root import TargetBusyError
 
@@ -79,7 +79,7 @@ The last chunk of each crosses the wire for it: for very many small files that w
 their bytes twice.
 """
 
-WINDOW_FILES_MIN = 1024
+WINDOW_FILES_MIN = 4096
 WINDOW_FILES_MAX = 16384
 """So many files are looked at, planned and fetched at a time: more take only name and hash."""
 
@@ -195,8 +195,8 @@ class FolderFetch:
         copying: asyncio.Future[None] | None = None
         try:
             async with aclosing(self._planned(pending)) as windows:
-                async for files, plan in windows:
-                    await self._announce(files, plan, of=len(pending))
+                async for plan in windows:
+                    await self._announce(plan, of=len(pending))
                     async with FolderSink(
                         self._store,
                         self._root,
@@ -250,10 +250,23 @@ class FolderFetch:
         if self._root.folds_names():
             check_names(self._names, fold=True)
 
-    def _wanted(self, indices: Iterable[int]) -> list[WantedFile]:
-        first_element = 2 if self._target.format is BlobFormat.HASH_SEQ else 0
-        names, hashes = self._names, self._hashes
-        return [WantedFile(components_of(names[i]), hashes[i], first_element + i) for i in indices]
+    def _hashes_of(self, files: Sequence[int]) -> Iterable[Hash]:
+        hashes = self._hashes
+        if files and files[-1] - files[0] == len(files) - 1:
+            return iter(hashes[files[0] : files[-1] + 1])
+        return (hashes[file] for file in files)
+
+    def _element_of(self, file: int) -> int:
+        """Where the blob of a file stands in a request for the target."""
+        return file + 2 if self._target.format is BlobFormat.HASH_SEQ else file
+
+    def _components(self, file: int) -> tuple[str, ...]:
+        return components_of(self._names[file])
+
+    def _hidden(self, file: int) -> tuple[str, ...]:
+        """Where a file is until it is whole."""
+        *above, name = self._components(file)
+        return (*above, partial_name(name, self._hashes[file].hex()))
 
     # What is there
 
@@ -269,68 +282,67 @@ class FolderFetch:
             pending.extend(range(len(self._names)))
             return pending
         for start, end in _windows(len(self._names)):
-            window = range(start, end)
-            pending.extend(await self._compare(window, self._wanted(window), temp))
+            pending.extend(await self._compare(range(start, end), temp))
         return pending
 
-    async def _compare(
-        self, indices: Sequence[int], files: Sequence[WantedFile], temp: TempTag
-    ) -> list[int]:
-        found = await asyncio.to_thread(self._root.stat_many, [each.components for each in files])
+    async def _compare(self, files: Sequence[int], temp: TempTag) -> list[int]:
+        found = await asyncio.to_thread(self._stat_files, files)
         pending: list[int] = []
-        there: list[tuple[int, WantedFile]] = []
-        for index, file, status in zip(indices, files, found, strict=True):
+        there: list[int] = []
+        for file, status in zip(files, found, strict=True):
             if status is None:
-                pending.append(index)
+                pending.append(file)
             elif stat.S_ISDIR(status.st_mode):
                 raise TargetExistsError(f"{self._path(file)} is a folder; it was left as it is")
             elif self._overwrite is Overwrite.ALWAYS:
-                pending.append(index)
+                pending.append(file)
             elif not stat.S_ISREG(status.st_mode):
                 self._refuse_to_replace(file)
-                pending.append(index)
+                pending.append(file)
             else:
-                there.append((index, file))
+                there.append(file)
         if not there:
             return pending
         # What was imported before and did not change since is not read again.
-        paths = [self._path(file) for _, file in there]
+        paths = [self._path(file) for file in there]
         imported = await self._store.import_files(paths, temp=temp)
-        large: list[WantedFile] = []
-        for (index, file), known in zip(there, imported, strict=True):
-            if known.hash == file.hash:
+        large: list[int] = []
+        for file, known in zip(there, imported, strict=True):
+            if known.hash == self._hashes[file]:
                 self._found(known.size)
                 if known.size > INLINE_SIZE_MAX:
                     large.append(file)
             else:
                 self._refuse_to_replace(file)
-                pending.append(index)
+                pending.append(file)
         for file in await asyncio.to_thread(self._with_leftover, large):
             await self._remove_leftover(file)
         return sorted(pending)
 
-    def _with_leftover(self, files: Sequence[WantedFile]) -> list[WantedFile]:
-        return [file for file in files if self._root.stat(_hidden(file)) is not None]
+    def _stat_files(self, files: Sequence[int]) -> Sequence[os.stat_result | None]:
+        return self._root.stat_many([self._components(file) for file in files])
 
-    async def _remove_leftover(self, file: WantedFile) -> None:
+    def _with_leftover(self, files: Sequence[int]) -> list[int]:
+        return [file for file in files if self._root.stat(self._hidden(file)) is not None]
+
+    async def _remove_leftover(self, file: int) -> None:
         """Remove what a fetch left unfinished to a place where the file is by now.
 
         Of two fetches at once, one finds that the other was first, and leaves its own there.
         """
+        components, hash = self._components(file), self._hashes[file]
         try:
-            place = await asyncio.to_thread(
-                self._root.open_partial, file.components, file.hash.hex()
-            )
+            place = await asyncio.to_thread(self._root.open_partial, components, hash.hex())
         except TargetBusyError:
             # Someone is writing it at this moment, and will see for himself.
             return
         with place:
-            partial = await self._store.open_partial(file.hash, data_fd=place.fd, path=place.path)
+            partial = await self._store.open_partial(hash, data_fd=place.fd, path=place.path)
             async with partial:
                 await partial.discard()
-            await asyncio.to_thread(self._root.remove_partial, file.components, file.hash.hex())
+            await asyncio.to_thread(self._root.remove_partial, components, hash.hex())
 
-    def _refuse_to_replace(self, file: WantedFile) -> None:
+    def _refuse_to_replace(self, file: int) -> None:
         if self._overwrite is Overwrite.NEVER:
             raise TargetExistsError(
                 f"{self._path(file)} is there with other content; nothing was changed "
@@ -341,37 +353,32 @@ class FolderFetch:
         self._counters.count(size, files=files)
         self._counters.bytes_local += size
 
-    def _path(self, file: WantedFile) -> Path:
-        return self._root.path.joinpath(*file.components)
+    def _path(self, file: int) -> Path:
+        return self._root.path.joinpath(*self._components(file))
 
     # What to do
 
-    async def _planned(
-        self, pending: Sequence[int]
-    ) -> AsyncGenerator[tuple[list[WantedFile], FetchPlan]]:
-        """Files and plans of one window after the other; the next one is made meanwhile."""
+    async def _planned(self, pending: Sequence[int]) -> AsyncGenerator[FetchPlan]:
+        """Plans of one window after the other; the next one is made meanwhile."""
         planning = asyncio.ensure_future(self._plan((), ()))
         try:
             for start, end in _windows(len(pending)):
-                files, plan = await planning
+                plan = await planning
                 # What the window before fetches will be in the store by then.
                 planning = asyncio.ensure_future(self._plan(pending[start:end], plan.places))
                 if start:
-                    yield files, plan
+                    yield plan
             yield await planning
         finally:
             planning.cancel()
             await asyncio.wait({planning})
 
-    async def _plan(
-        self, indices: Sequence[int], under_way: Collection[Hash]
-    ) -> tuple[list[WantedFile], FetchPlan]:
+    async def _plan(self, files: Sequence[int], under_way: Collection[Hash]) -> FetchPlan:
         """What to do for some files; blobs `under_way` need not be fetched again."""
-        files = self._wanted(indices)
-        places: dict[Hash, list[WantedFile]] = {}
-        for file in files:
-            places.setdefault(file.hash, []).append(file)
-        plan = FetchPlan(places)
+        places: dict[Hash, list[int]] = {}
+        for file, hash in zip(files, self._hashes_of(files), strict=True):
+            places.setdefault(hash, []).append(file)
+        plan = FetchPlan(self._names, places)
         hashes = [hash for hash in places if hash not in under_way]
         stats: list[BlobStat | None] = []
         for start in range(0, len(hashes), STATS_AT_ONCE):
@@ -380,13 +387,14 @@ class FolderFetch:
             if known is not None and known.is_complete and await self._is_readable(known):
                 plan.local[hash] = known.size
                 continue
+            first = places[hash][0]
             ranges = _ALL
             if known is not None:
                 # A complete blob whose file is gone or changed is fetched as any other.
-                ranges = await self._missing_ranges(places[hash][0], plan)
-            plan.remote.append(Element(places[hash][0].element, hash, ranges))
-        plan.remote.sort(key=lambda element: element.index)
-        return files, plan
+                ranges = await self._missing_ranges(first, plan)
+            element = Element(self._element_of(first), hash, ranges)
+            (plan.remote if ranges else plan.whole).append(element)
+        return plan
 
     async def _is_readable(self, known: BlobStat) -> bool:
         """Whether a complete blob can be copied from: a referenced file may have changed."""
@@ -398,34 +406,32 @@ class FolderFetch:
         except FileChangedError:
             return False
 
-    async def _missing_ranges(self, file: WantedFile, plan: FetchPlan) -> ChunkRanges:
+    async def _missing_ranges(self, file: int, plan: FetchPlan) -> ChunkRanges:
         """What an earlier fetch to this place left to do."""
-        if await asyncio.to_thread(self._root.stat, _hidden(file)) is None:
+        components, hash = self._components(file), self._hashes[file]
+        if await asyncio.to_thread(self._root.stat, self._hidden(file)) is None:
             return ChunkRanges.all()
-        with await asyncio.to_thread(
-            self._root.open_partial, file.components, file.hash.hex()
-        ) as place:
+        with await asyncio.to_thread(self._root.open_partial, components, hash.hex()) as place:
             async with await self._store.open_partial(
-                file.hash, data_fd=place.fd, path=place.path
+                hash, data_fd=place.fd, path=place.path
             ) as partial:
                 have = partial.bitfield
                 if partial.size is not None:
-                    plan.resumed[file.hash] = have.bytes_within(partial.size) if have else 0
+                    plan.resumed[hash] = have.bytes_within(partial.size) if have else 0
                     if partial.size_proven:
-                        plan.sizes[file.hash] = partial.size
+                        plan.sizes[hash] = partial.size
                         have = have.open_at_end(partial.size)
         return ChunkRanges.all() - have.full_groups()
 
-    async def _announce(self, files: Sequence[WantedFile], plan: FetchPlan, *, of: int) -> None:
+    async def _announce(self, plan: FetchPlan, *, of: int) -> None:
         """Find out sizes where that is cheap, check for room, and say that it begins.
 
-        `files` are those of the plan; there may be more, `of` in all.
+        The plan may be for some of the files only, `of` how many there are.
         """
-        unknown = [each for each in plan.remote if each.hash not in plan.sizes]
-        is_all = len(files) == of
-        if is_all and len(unknown) <= SIZES_ASKED_MAX and await self._ask_sizes(unknown, plan):
+        is_all = sum(map(len, plan.places.values())) == of
+        if is_all and await self._learn_sizes(plan):
             sizes_of = plan.sizes | plan.local
-            to_write = sum(sizes_of[file.hash] for file in files)
+            to_write = sum(sizes_of[hash] * len(files) for hash, files in plan.places.items())
             self._bytes_total = self._counters.bytes_local + to_write
             room = await asyncio.to_thread(self._root.free_bytes)
             if to_write - sum(plan.resumed.values()) > room:
@@ -442,13 +448,14 @@ class FolderFetch:
                 destination=self._root.path,
             )
 
-    async def _ask_sizes(self, elements: Sequence[Element], plan: FetchPlan) -> bool:
-        """Ask for the sizes of blobs; False if the peer lacks the proof of one.
+    async def _learn_sizes(self, plan: FetchPlan) -> bool:
+        """Ask for the sizes of a few blobs; False if there are many or the peer lacks a proof.
 
         It may hold other parts, which are worth fetching all the same.
         """
-        if not elements:
-            return True
+        elements = [each for each in plan.remote if each.hash not in plan.sizes]
+        if not elements or len(elements) > SIZES_ASKED_MAX:
+            return not elements
         try:
             sizes = await get_sizes(
                 (await self._connect()).connection,
@@ -465,18 +472,16 @@ class FolderFetch:
     # Doing it
 
     async def _get(self, plan: FetchPlan, sink: FolderSink) -> None:
-        whole = [element for element in plan.remote if not element.ranges]
-        for element in whole:
+        for element in plan.whole:
             # Killed between the last byte and the end: all is proven, nothing is to be fetched.
             async with await sink.open_partial(element, plan.sizes[element.hash]) as partial:
                 await sink.complete(element, partial)
-        missing = [element for element in plan.remote if element.ranges]
-        if missing:
+        if plan.remote:
             await get_elements(
                 await self._connect(),
                 self._pumps,
                 self._target.hash,
-                missing,
+                plan.remote,
                 sink,
                 self._fetched,
                 sizes=plan.sizes,
@@ -495,7 +500,7 @@ class FolderFetch:
             whole = {hash: source for hash, source in zip(batch, found, strict=False) if source}
             contents = await asyncio.to_thread(_load, whole)
             writes = [
-                (file.components, data)
+                (self._components(file), data)
                 for hash, data in contents.items()
                 for file in plan.places[hash]
             ]
@@ -506,18 +511,19 @@ class FolderFetch:
                     for file in plan.places[hash]:
                         await self._copy_large(file)
 
-    async def _copy_large(self, file: WantedFile) -> None:
-        with await self._store.open_reader(file.hash) as reader:
+    async def _copy_large(self, file: int) -> None:
+        with await self._store.open_reader(self._hashes[file]) as reader:
             await asyncio.to_thread(self._write_copy, file, reader)
             self._found(reader.size)
 
-    def _write_copy(self, file: WantedFile, reader: BlobReader) -> None:
-        with self._root.open_partial(file.components, file.hash.hex()) as place:
+    def _write_copy(self, file: int, reader: BlobReader) -> None:
+        hash = self._hashes[file]
+        with self._root.open_partial(self._components(file), hash.hex()) as place:
             os.ftruncate(place.fd, 0)
             try:
-                pybao.copy_verified(file.hash, reader.size, reader.data, reader.outboard, place.fd)
+                pybao.copy_verified(hash, reader.size, reader.data, reader.outboard, place.fd)
             except pybao.EncodeError as error:
-                raise VerificationError(file.hash, error.chunk) from error
+                raise VerificationError(hash, error.chunk) from error
             os.fdatasync(place.fd)
             self._root.publish(place, replace=self._may_replace)
 
@@ -556,8 +562,3 @@ def _load(sources: Mapping[Hash, WholeSource]) -> dict[Hash, bytes]:
     return {
         hash: data for (hash, data), root in zip(loaded.items(), roots, strict=True) if root == hash
     }
-
-
-def _hidden(file: WantedFile) -> tuple[str, ...]:
-    """Where a file is until it is whole."""
-    return (*file.components[:-1], partial_name(file.components[-1], file.hash.hex()))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 from blobstore import INLINE_SIZE_MAX, VerifiedFile
 from blobsync.errors import DiskFullError
 from blobsync.protocols.blobs import BlobSink, Element
+from blobsync.sync.names import components_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from blobstore import Hash, PartialBlob, Store, TempTag
     from blobsync.protocols.blobs import WholeBlobs
@@ -31,21 +32,17 @@ again."""
 WRITES_MAX = 2
 """Batches of whole files that are being written at once."""
 
-
-class WantedFile(NamedTuple):
-    """One file of a fetch."""
-
-    components: tuple[str, ...]
-    hash: Hash
-    element: int
-    """Where its blob stands in a request for the target."""
+COPIES_MAX = 64
+"""To so many places a blob is written as it comes; for more it is read from the store again."""
 
 
 @dataclass(slots=True)
 class FetchPlan:
-    """What is to be fetched and what is to be copied."""
+    """What is to be fetched and what is to be copied. Files are numbers, those of `names`."""
 
-    places: dict[Hash, list[WantedFile]]
+    names: Sequence[str]
+    """Of all files of the fetch, checked."""
+    places: dict[Hash, list[int]]
     """The files still to be written, by content; shrinks as they are."""
     remote: list[Element] = field(default_factory=list[Element])
     local: dict[Hash, int] = field(default_factory=dict["Hash", int])
@@ -54,6 +51,12 @@ class FetchPlan:
     """Proven sizes of blobs to fetch."""
     resumed: dict[Hash, int] = field(default_factory=dict["Hash", int])
     """Bytes that an earlier fetch has proven."""
+    whole: list[Element] = field(default_factory=list[Element])
+    """Blobs that an earlier fetch has proven to their last byte, and not put in place."""
+
+    def components(self, file: int) -> tuple[str, ...]:
+        """Where a file belongs."""
+        return components_of(self.names[file])
 
 
 @dataclass(slots=True)
@@ -96,7 +99,7 @@ class _Written:
 
 
 class FolderSink(BlobSink):
-    """Writes each blob to its first place below a root; the store refers to it there.
+    """Writes each blob to its place below a root; the store refers to the first one it has there.
 
     Leaving it records what was written, however it is left.
     """
@@ -113,8 +116,8 @@ class FolderSink(BlobSink):
     ) -> None:
         self._store = store
         self._root = root
+        self._plan = plan
         self._places = plan.places
-        self._sizes = plan.sizes
         self._counters = counters
         self._temp = temp
         self._replace = replace
@@ -166,35 +169,37 @@ class FolderSink(BlobSink):
             raise self._failure
 
     async def _write(self, blobs: WholeBlobs) -> None:
-        places = [self._places[element.hash][0].components for element in blobs.elements]
-        descriptors = await asyncio.to_thread(
-            self._root.write_contents,
-            places,
-            blobs,
-            replace=self._replace,
-            keep_open_over=INLINE_SIZE_MAX,
-        )
-        written = self._written
-        sizes = blobs.sizes
-        for position, (element, size, fd) in enumerate(
-            zip(blobs.elements, sizes, descriptors, strict=True)
+        wanted = [self._places[element.hash][:COPIES_MAX] for element in blobs.elements]
+        descriptors = await asyncio.to_thread(self._write_files, wanted, blobs)
+        written, counters = self._written, self._counters
+        for position, (files, element, size, fd) in enumerate(
+            zip(wanted, blobs.elements, blobs.sizes, descriptors, strict=True)
         ):
-            hash = element.hash
             if fd is None:
-                written.small.append((hash, blobs.data(position)))
+                written.small.append((element.hash, blobs.data(position)))
             else:
-                path = self._root.path_of(places[position])
+                path = self._root.path_of(self._plan.components(files[0]))
                 outboard = blobs.outboard(position)
-                written.files.append(VerifiedFile(hash, size, outboard, path, fd))
-            self._places[hash].pop(0)
-        written.bytes += sum(sizes)
-        self._counters.count(sum(sizes), files=len(sizes))
+                written.files.append(VerifiedFile(element.hash, size, outboard, path, fd))
+            del self._places[element.hash][: len(files)]
+            counters.count(size * len(files), files=len(files))
+            counters.bytes_local += size * (len(files) - 1)
+        written.bytes += sum(blobs.sizes)
         while self._written.is_much:
             # The next batches are written while these are recorded, and no more than that.
             await self._wait_recorded()
             if self._written.is_much:
                 written, self._written = self._written, _Written()
                 self._recording = asyncio.ensure_future(self._record(written))
+
+    def _write_files(self, wanted: Sequence[Sequence[int]], blobs: WholeBlobs) -> list[int | None]:
+        components = self._plan.components
+        return self._root.write_contents(
+            [[components(file) for file in files] for files in wanted],
+            blobs,
+            replace=self._replace,
+            keep_open_over=INLINE_SIZE_MAX,
+        )
 
     async def _record(self, written: _Written) -> None:
         try:
@@ -219,15 +224,13 @@ class FolderSink(BlobSink):
                 await self._record(written)
 
     async def open_partial(self, element: Element, size: int) -> PartialBlob:
-        file = self._places[element.hash][0]
+        components = self._plan.components(self._places[element.hash][0])
         room = await asyncio.to_thread(self._root.free_bytes)
-        if element.hash not in self._sizes and size > room:
+        if element.hash not in self._plan.sizes and size > room:
             # A size is only a claim, but writing up to it ends the same way.
-            path = self._root.path_of(file.components)
+            path = self._root.path_of(components)
             raise DiskFullError(f"{path} is to have {size} bytes, there is room for {room}")
-        place = await asyncio.to_thread(
-            self._root.open_partial, file.components, element.hash.hex()
-        )
+        place = await asyncio.to_thread(self._root.open_partial, components, element.hash.hex())
         self._partials[element.hash] = place
         return await self._store.open_partial(element.hash, data_fd=place.fd, path=place.path)
 

@@ -334,45 +334,51 @@ class Root:
         """
         files = list(files)
         contents = _Contents([data for _, data in files])
-        places = [components for components, _ in files]
+        places = [(components,) for components, _ in files]
         return self.write_contents(places, contents, replace=replace, keep_open_over=keep_open_over)
 
     def write_contents(
         self,
-        places: Sequence[tuple[str, ...]],
+        places: Sequence[Sequence[tuple[str, ...]]],
         contents: Contents,
         *,
         replace: bool = False,
         keep_open_over: int | None = None,
     ) -> list[int | None]:
-        """As `write_files`; what goes to each place need not be bytes of Python's."""
+        """As `write_files`, each of `contents` to all of its places; they need not be Python's.
+
+        Of several places of one, the file at the first stays open.
+        """
         keep_over = sys.maxsize if keep_open_over is None else keep_open_over
-        descriptors: list[int | None] = []
+        files = [(position, each) for position, some in enumerate(places) for each in some]
+        kept: list[int | None] = [None] * len(places)
+        written = 0
         try:
-            while (start := len(descriptors)) < len(places):
-                if HAS_SYNCFS:
-                    window = range(start, min(start + _NEW_MAX, len(places)))
-                    descriptors += self._write_new(places, window, contents, keep_over)
-                    if len(descriptors) == window.stop:
-                        continue
-                data = contents.data(len(descriptors))
-                fd = self._write_one(places[len(descriptors)], data, replace=replace)
-                if len(data) > keep_over:
-                    descriptors.append(fd)
-                else:
-                    os.close(fd)
-                    descriptors.append(None)
+            while written < len(files):
+                window = files[written : written + _NEW_MAX]
+                descriptors = self._write_new(window, contents, keep_over) if HAS_SYNCFS else []
+                for (position, _), fd in zip(window, descriptors, strict=False):
+                    _keep_first(kept, position, fd)
+                written += len(descriptors)
+                if len(descriptors) < len(window):
+                    position, components = files[written]
+                    data = contents.data(position)
+                    fd = self._write_one(components, data, replace=replace)
+                    if len(data) > keep_over:
+                        _keep_first(kept, position, fd)
+                    else:
+                        os.close(fd)
+                    written += 1
         except BaseException:
-            for fd in descriptors:
+            for fd in kept:
                 if fd is not None:
                     os.close(fd)
             raise
-        return descriptors
+        return kept
 
     def _write_new(
         self,
-        places: Sequence[tuple[str, ...]],
-        window: Iterable[int],
+        window: Iterable[tuple[int, tuple[str, ...]]],
         contents: Contents,
         keep_over: int,
     ) -> list[int | None]:
@@ -384,8 +390,7 @@ class Root:
         numbers: dict[tuple[str, ...], int] = {}
         files: list[tuple[int, int, bytes, bytes]] = []
         try:
-            for position in window:
-                components = places[position]
+            for position, components in window:
                 name = _check_file(components)
                 above = components[:-1]
                 number = numbers.get(above)
@@ -591,6 +596,13 @@ class Root:
             raise
         except OSError as error:
             raise _translated(error, self._folders.path_of(components), doing) from error
+
+
+def _keep_first(kept: list[int | None], position: int, fd: int | None) -> None:
+    if kept[position] is None:
+        kept[position] = fd
+    elif fd is not None:
+        os.close(fd)
 
 
 def _check(components: tuple[str, ...]) -> None:

@@ -33,6 +33,7 @@ from blobsync.protocols.blobs import ALPN, Provider, SharedBlobs
 from blobsync.protocols.blobs.python_pumps import PythonPumps
 from blobsync.sync.events import FetchDone, FetchEvent, FetchProgress, FetchStarted
 from blobsync.sync.fetch import FolderFetch, Overwrite
+from blobsync.sync.folder_sink import COPIES_MAX
 from blobsync.sync.root import Root
 from blobsync.transports.memory import MemoryConnection
 
@@ -173,6 +174,14 @@ async def test_progress_ends_with_everything(world: World) -> None:
     last = [event for event in events if isinstance(event, FetchProgress)][-1]
     assert (last.files_done, last.files_total) == (len(TREE), len(TREE))
     assert last.bytes_done == last.bytes_total == TREE_SIZE
+
+
+@pytest.mark.parametrize("size", [0, 5, 20_000])
+async def test_a_blob_with_very_many_places_crosses_the_wire_once(world: World, size: int) -> None:
+    tree = {f"top/{i % 7}/{i}": content(4, size) for i in range(COPIES_MAX + 30)}
+    done = await world.fetch_done(await world.share(tree))
+    assert world.tree() == tree
+    assert (done.bytes_fetched, done.files, done.bytes) == (size, len(tree), size * len(tree))
 
 
 async def test_a_second_fetch_does_nothing(world: World) -> None:

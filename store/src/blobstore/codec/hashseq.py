@@ -69,8 +69,10 @@ class HashSeq(Sequence[Hash]):
 
     def __iter__(self) -> Iterator[Hash]:
         data = self._data
+        # Each slice has the size of a hash: this looks at that no more.
+        new = bytes.__new__
         for offset in range(0, len(data), HASH_SIZE):
-            yield Hash(data[offset : offset + HASH_SIZE])
+            yield new(Hash, data[offset : offset + HASH_SIZE])
 
     def find(self, hash: bytes, start: int = 0) -> int:
         """Index of the first child from `start` on that is `hash`, or -1."""
