@@ -82,8 +82,17 @@ class Folders:
         """The path of a file or folder, for messages and records; never opened."""
         return self._path.joinpath(*components)
 
-    def acquire(self, components: tuple[str, ...], *, create: bool) -> Folder:
+    def acquire(
+        self,
+        components: tuple[str, ...],
+        *,
+        create: bool,
+        entered: set[Folder] | None = None,
+    ) -> Folder:
         """Open a folder, and with `create` make what is missing of it; `release` it in the end.
+
+        Of several that are acquired for one piece of work, those in `entered`, which grows, are not
+        looked at again.
 
         Raises:
             FileNotFoundError: it is not there, and `create` is not set.
@@ -97,7 +106,7 @@ class Folders:
             folder.users += 1
             try:
                 for depth in range(1, len(components) + 1):
-                    below = self._enter(folder, components[:depth], create)
+                    below = self._enter(folder, components[:depth], create, entered)
                     below.users += 1
                     self._let_go(folder)
                     folder = below
@@ -153,12 +162,21 @@ class Folders:
             self._top.is_kept = False
             self._let_go(self._top)
 
-    def _enter(self, above: Folder, components: tuple[str, ...], create: bool) -> Folder:
-        name = components[-1]
+    def _enter(
+        self,
+        above: Folder,
+        components: tuple[str, ...],
+        create: bool,
+        entered: set[Folder] | None,
+    ) -> Folder:
         kept = self._kept.get(components)
         if kept is not None:
-            if _leads_to(above.fd, name, kept):
+            if entered is not None and kept in entered:
+                return kept
+            if _leads_to(above.fd, components[-1], kept):
                 self._kept.move_to_end(components)
+                if entered is not None:
+                    entered.add(kept)
                 return kept
             self._forget(kept)
         fd = self._open(above, components, create)
@@ -168,6 +186,8 @@ class Folders:
             os.close(fd)
             raise
         self._kept[components] = folder
+        if entered is not None:
+            entered.add(folder)
         device = folder.identity[0]
         if device not in self._devices:
             self._devices[device] = os.dup(fd)

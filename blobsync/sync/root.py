@@ -387,6 +387,7 @@ class Root:
         Whatever is in the way of the next one, `_write_one` deals with it or says what it is.
         """
         folders: list[Folder] = []
+        entered: set[Folder] = set()
         numbers: dict[tuple[str, ...], int] = {}
         files: list[tuple[int, int, bytes, bytes]] = []
         try:
@@ -396,7 +397,8 @@ class Root:
                 number = numbers.get(above)
                 if number is None:
                     try:
-                        folders.append(self._folders.acquire(above, create=True))
+                        folder = self._folders.acquire(above, create=True, entered=entered)
+                        folders.append(folder)
                     except (BlobsyncError, OSError):
                         # Those before it are written; then `_write_one` meets the same and tells.
                         break

@@ -233,11 +233,14 @@ def add_verified(
         for file in files:
             if len(file.outboard) != outboard_size(file.size):
                 raise ValueError(f"the outboard of {file.hash} has {len(file.outboard)} bytes")
-        if files:
-            folders = {os.path.dirname(os.path.abspath(file.path)) for file in files}  # noqa: PTH100, PTH120 - no link is followed
-            sync_all(core.files, [file.fd for file in files], folders)
+        paths = [os.path.abspath(file.path) for file in files]  # noqa: PTH100 - no link is followed
+        folders = {os.path.dirname(path) for path in paths}  # noqa: PTH120 - of strings
+        synced = sync_all(core.files, [file.fd for file in files], folders) if files else []
         blobs: list[Complete] = []
-        for blob in [_verified(core, drafts, file) for file in files if file.hash != EMPTY_HASH]:
+        for file, path, found in zip(files, paths, synced, strict=True):
+            if file.hash == EMPTY_HASH:
+                continue
+            blob = _verified(core, drafts, file, path, Identity.of(found))
             if blob.data is None:
                 blobs.append(blob)
             else:
@@ -248,9 +251,9 @@ def add_verified(
         core.unlink(unused)
 
 
-def _verified(core: Core, drafts: Drafts, file: VerifiedFile) -> Complete:
-    path = os.path.abspath(file.path)  # noqa: PTH100 - no link is followed
-    identity = Identity.of(core.files.fstat(file.fd))
+def _verified(
+    core: Core, drafts: Drafts, file: VerifiedFile, path: str, identity: Identity
+) -> Complete:
     if identity.size != file.size or Identity.of(core.files.stat(path)) != identity:
         raise FileChangedError(f"not the file that was written: {path}")
     if file.size <= INLINE_SIZE_MAX:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import pybao
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 COPY_SIZE = 1024 * 1024
 """Bytes moved by one call where the kernel cannot copy by itself."""
@@ -240,25 +240,29 @@ class Files:
         return len(piece)
 
 
-def sync_all(files: Files, fds: list[int], folders: set[str]) -> None:
-    """Sync files and the folders that name them, with as few system calls as their number asks."""
-    rest: list[int] = []
+def sync_all(files: Files, fds: Sequence[int], folders: Iterable[str]) -> list[os.stat_result]:
+    """Sync files and the folders that name them, with as few system calls as their number asks.
+
+    Returns what each file is like after that.
+    """
     if len(fds) > SYNC_EACH_MAX:
-        done: set[int] = set()
+        found: list[os.stat_result] = []
+        synced: set[int] = set()
         for fd in fds:
-            device = files.fstat(fd).st_dev
-            if device not in done:
+            one = files.fstat(fd)
+            if one.st_dev not in synced:
                 if not files.sync_file_system(fd):
-                    rest = fds
                     break
-                done.add(device)
-    else:
-        rest = fds
-    for fd in rest:
+                synced.add(one.st_dev)
+                one = files.fstat(fd)
+            found.append(one)
+        else:
+            return found
+    for fd in fds:
         files.sync_data(fd)
-    if rest:
-        for folder in sorted(folders):
-            files.sync_folder(folder)
+    for folder in sorted(folders):
+        files.sync_folder(folder)
+    return [files.fstat(fd) for fd in fds]
 
 
 def boot_id() -> bytes:
