@@ -67,6 +67,9 @@ def check_names(names: Sequence[str], *, fold: bool = False) -> None:
     """
     tree = _Folders(fold)
     homes = array("I")
+    # Of all files, for a first look at whether two may meet: a million places themselves would not
+    # fit into memory.
+    places = array("q")
     last_parent, last_home = "", _TOP
     for name in names:
         # A character has four bytes at most, so short names need not be encoded to be measured.
@@ -86,7 +89,9 @@ def check_names(names: Sequence[str], *, fold: bool = False) -> None:
         if fault is not None:
             raise _refusal(name, fault)
         homes.append(home)
-    tree.check_files(names, homes)
+        places.append(hash(tree.place(home, leaf)))
+    if tree.may_meet(places):
+        tree.check_files(names, homes)
 
 
 def components_of(name: str) -> tuple[str, ...]:
@@ -172,12 +177,10 @@ class _Folders:
 
     def check_files(self, names: Sequence[str], homes: Sequence[int]) -> None:
         """Refuse two files, or a file and a folder, of one place; `homes` are folder numbers."""
-        if not self._may_meet(names, homes):
-            return
         seen: dict[tuple[int, str], str] = {}
         for name, home in zip(names, homes, strict=True):
             leaf = name.rpartition("/")[2]
-            place = self._place(home, leaf)
+            place = self.place(home, leaf)
             folder = self._numbers.get(place)
             if folder is not None:
                 if self._fold and self._spelled[folder] != leaf:
@@ -189,18 +192,17 @@ class _Folders:
                 raise _refusal(name, "it appears twice")
             seen[place] = leaf
 
-    def _place(self, home: int, leaf: str) -> tuple[int, str]:
+    def place(self, home: int, leaf: str) -> tuple[int, str]:
+        """What two names that need the same place have in common."""
         return (home, fold_key(leaf) if self._fold else leaf)
 
-    def _may_meet(self, names: Sequence[str], homes: Sequence[int]) -> bool:
-        """Whether two of the places may be one: certain if not, and else to be looked at.
+    def may_meet(self, files: array[int]) -> bool:
+        """Whether two places may be one, of files and folders: certain if not.
 
-        Numbers alone are kept for it, since a million places would not fit into memory.
+        `files` are the hashes of the places of all files.
         """
-        places = array("q", (hash(place) for place in self._numbers))
-        for name, home in zip(names, homes, strict=True):
-            places.append(hash(self._place(home, name.rpartition("/")[2])))
-        ordered = sorted(places)
+        files.extend(hash(place) for place in self._numbers)
+        ordered = sorted(files)
         return any(map(operator.eq, ordered, itertools.islice(ordered, 1, None)))
 
 
