@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import mmap
 import os
 import queue
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import lmdb
 import lmdb.verify
 
+from blobstore import mapped
 from blobstore.errors import (
     BlobError,
     StoreBusyError,
@@ -34,10 +36,12 @@ from blobstore.errors import (
     StoreFormatError,
     StoreFullError,
 )
-from blobstore.schema import LATER_TABLES, Table
+from blobstore.schema import LATER_TABLES, VERSION_KEY, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -48,11 +52,11 @@ BATCH_MAX = 256
 """Jobs in one transaction."""
 
 SHARED_MAX = 64 * 1024 * 1024
-"""With more bytes of mapped files than this in memory the database is mapped anew: its pages stay
-in the page cache, but count as ours as long as they are mapped. Every page that is touched brings
-its neighbours along."""
+"""With more bytes of mapped files than this in memory the pages of the database are given back."""
 
-_STATM = Path("/proc/self/statm")
+ROWS_BETWEEN_LOOKS = 256
+"""Rows that a transaction touches before it looks again at how much is in memory. Each brings one
+page or two and their neighbours, 64 KiB or so."""
 
 READERS_MAX = 1024
 FULL_CODES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
@@ -128,11 +132,28 @@ def _check_meta(page: bytes, page_size: int) -> tuple[int, int]:
 class ReadTxn:
     """A transaction to read in: one state of the whole database, whatever others commit."""
 
-    def __init__(self, txn: lmdb.Transaction[bytes], tables: dict[Table, Any]) -> None:
+    def __init__(
+        self,
+        txn: lmdb.Transaction[bytes],
+        tables: dict[Table, Any],
+        bound_memory: Callable[[], None] | None = None,
+    ) -> None:
+        """`bound_memory` is called every so many rows."""
         self._txn = txn
         self._tables = tables
+        self._bound_memory = bound_memory
+        self._rows_to_look = ROWS_BETWEEN_LOOKS
+
+    def _touch(self, rows: int = 1) -> None:
+        """So many rows were read or written."""
+        self._rows_to_look -= rows
+        if self._rows_to_look <= 0:
+            self._rows_to_look = ROWS_BETWEEN_LOOKS
+            if self._bound_memory is not None:
+                self._bound_memory()
 
     def get(self, table: Table, key: bytes) -> bytes | None:
+        self._touch()
         return self._txn.get(key, db=self._tables[table])
 
     def count(self, table: Table) -> int:
@@ -151,13 +172,16 @@ class ReadTxn:
                 if not key.startswith(prefix):
                     return
                 yield key, cursor.value()
+                self._touch()
                 found = cursor.next()
 
     def keys(self, table: Table, start: bytes = b"") -> Iterator[bytes]:
         """Keys alone; values are not copied."""
         with self._txn.cursor(db=self._tables[table]) as cursor:
             if cursor.set_range(start) if start else cursor.first():
-                yield from cursor.iternext(keys=True, values=False)
+                for key in cursor.iternext(keys=True, values=False):
+                    yield key
+                    self._touch()
 
     def keys_with(self, table: Table, prefix: bytes) -> list[bytes]:
         """Keys that begin with `prefix`."""
@@ -173,15 +197,20 @@ class WriteTxn(ReadTxn):
     """A transaction to write in; nothing of it is seen by others before it commits."""
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
+        self._touch()
         self._txn.put(key, value, db=self._tables[table])
 
     def put_new(self, table: Table, rows: Sequence[tuple[bytes, bytes]]) -> None:
         """Put many rows, best in the order of their keys; those that are there stay."""
         with self._txn.cursor(db=self._tables[table]) as cursor:
-            cursor.putmulti(rows, overwrite=False)
+            for start in range(0, len(rows), ROWS_BETWEEN_LOOKS):
+                some = rows[start : start + ROWS_BETWEEN_LOOKS]
+                cursor.putmulti(some, overwrite=False)
+                self._touch(len(some))
 
     def delete(self, table: Table, key: bytes) -> bool:
         """Whether the row was there."""
+        self._touch()
         return self._txn.delete(key, db=self._tables[table])
 
 
@@ -208,12 +237,6 @@ class _MapGate:
         with self._condition:
             self._condition.wait_for(lambda: self._inside == 0)
             yield
-
-    @contextlib.contextmanager
-    def change_if_idle(self) -> Generator[bool]:
-        """As `change`, without waiting: whether it may be done now."""
-        with self._condition:
-            yield self._inside == 0
 
 
 class _Job:
@@ -246,6 +269,8 @@ class Database:
         self._tables = tables
         self._gate = _MapGate()
         self._map_size = environment.info()["map_size"]
+        self._mapping: mapped.Mapping | None = None
+        self._mapping_is_known = False
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._accepts_jobs = True
@@ -309,7 +334,7 @@ class Database:
                     if self._closed:
                         raise StoreClosedError("the store is closed")
                     with self._environment.begin() as txn:
-                        return job(ReadTxn(txn, self._tables))
+                        return job(ReadTxn(txn, self._tables, self.bound_memory))
             except lmdb.MapResizedError:
                 self._adopt_map()
             except lmdb.Error as error:
@@ -329,14 +354,12 @@ class Database:
         return self.submit(job).result()
 
     def bound_memory(self) -> None:
-        """Give back the memory of mapped pages if it is much: map the file anew.
-
-        Not while anything is read: with many readers one would wait for them for ever.
-        """
-        if _shared_bytes() > SHARED_MAX:
-            with self._gate.change_if_idle() as is_idle:
-                if is_idle and not self._closed:
-                    self._environment.set_mapsize(self._environment.info()["map_size"])
+        """Give back the memory of mapped pages if it is much, whoever reads or writes meanwhile."""
+        if mapped.shared_bytes() > SHARED_MAX:
+            # The map stays where it is while we are in here.
+            with self._gate.transaction():
+                if not self._closed and (mapping := self._find_mapping()):
+                    self._give_back(mapping)
 
     def clear_stale_readers(self) -> None:
         """Free the slots of processes that died while they read: they keep old pages alive."""
@@ -388,9 +411,7 @@ class Database:
             self._fail(batch, self._translate_commit(error))
         except Exception as error:  # noqa: BLE001 - it is handed to those who wait
             self._fail(batch, error)
-        # What was written is written; whoever comes next is told if the map is gone.
-        with contextlib.suppress(lmdb.Error):
-            self.bound_memory()
+        self.bound_memory()
         for job in batch:
             job.settle()
 
@@ -437,7 +458,7 @@ class Database:
         job.error = None
         child = txn if alone else self._environment.begin(parent=txn, write=True)
         try:
-            job.result = job.run(WriteTxn(child, self._tables))
+            job.result = job.run(WriteTxn(child, self._tables, self.bound_memory))
             if not alone:
                 child.commit()
         except (lmdb.MapFullError, lmdb.MapResizedError):
@@ -447,25 +468,53 @@ class Database:
             if not alone:
                 child.abort()
 
+    # The map, and where it is. All of this within the gate, so that none of it moves meanwhile.
+
     def _grow_map(self) -> None:
-        with self._gate.change():
+        with self._change_map():
             size = self._environment.info()["map_size"]
             self._environment.set_mapsize(2 * max(size, self._map_size))
-            self._map_size = self._environment.info()["map_size"]
 
     def _adopt_map(self) -> None:
         """Another process grew the map: take its size."""
-        with self._gate.change():
+        with self._change_map():
             self._environment.set_mapsize(0)
+
+    @contextlib.contextmanager
+    def _change_map(self) -> Generator[None]:
+        with self._gate.change():
+            # Before all else: whatever comes to the place of the old map is none of ours.
+            self._mapping, self._mapping_is_known = None, False
+            yield
             self._map_size = self._environment.info()["map_size"]
 
+    def _find_mapping(self) -> mapped.Mapping | None:
+        """Where the map is, if it can be given back."""
+        if self._mapping_is_known:
+            return self._mapping
+        try:
+            with self._environment.begin(buffers=True) as txn:
+                # A row that every store has: where it is, there is the map.
+                row = txn.get(VERSION_KEY, db=self._tables[Table.META])
+                if row is not None:
+                    with row:
+                        self._mapping = mapped.mapping_of(row, self._map_size)
+        except lmdb.Error:
+            # Most likely another process grew the map; the next transaction is told and adopts it,
+            # and what else may be wrong it is told as well.
+            return None
+        except OSError as error:
+            logger.warning("mapped pages of the database stay in memory: %s", error)
+        self._mapping_is_known = True
+        return self._mapping
 
-def _shared_bytes() -> int:
-    """Bytes of mapped files that are in the memory of this process; 0 where that is not known."""
-    try:
-        return int(_STATM.read_bytes().split()[2]) * mmap.PAGESIZE
-    except OSError:
-        return 0
+    def _give_back(self, mapping: mapped.Mapping) -> None:
+        try:
+            mapped.give_back(mapping)
+        except OSError as error:
+            # Such as pages that someone locked in memory.
+            logger.warning("mapped pages of the database stay in memory: %s", error)
+            self._mapping = None
 
 
 def _open_environment(path: Path, map_size: int, *, create: bool) -> lmdb.Environment:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import lmdb
 import pytest
 
-from blobstore import schema
+from blobstore import database as database_module
+from blobstore import mapped, schema
 from blobstore.database import Database, ReadTxn, WriteTxn
 from blobstore.errors import StoreBusyError, StoreClosedError, StoreDamagedError, StoreFormatError
 from blobstore.schema import Table
@@ -18,7 +22,6 @@ from blobstore.schema import Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Future
-    from pathlib import Path
 
 
 def check(txn: ReadTxn) -> None:
@@ -108,9 +111,9 @@ def test_the_map_grows(database: Database) -> None:
     assert database.read(lambda txn: txn.count(Table.DATA)) == 40
     # One job that alone is larger than the map.
     database.write(lambda txn: txn.put(Table.DATA, b"large", bytes(20_000_000)))
-    large = database.read(lambda txn: txn.get(Table.DATA, b"large"))
-    assert large is not None
-    assert len(large) == 20_000_000
+    found = database.read(lambda txn: txn.get(Table.DATA, b"large"))
+    assert found is not None
+    assert len(found) == 20_000_000
 
 
 GROW = """
@@ -205,24 +208,182 @@ def test_garbage_is_no_database(path: Path) -> None:
     Database.open(path, check).close()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell what is mapped")
-def test_mapped_memory_is_given_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between transactions the file is mapped anew, which nobody notices."""
-    monkeypatch.setattr("blobstore.database.SHARED_MAX", 0)
-    value = bytes(1000)
-    for number in range(20):
-        rows = [(b"%d %d" % (number, n), value) for n in range(100)]
-        database.write(lambda txn, rows=rows: txn.put_new(Table.TAGS, rows))
-        count = database.read(lambda txn: txn.count(Table.TAGS))
-        assert count == (number + 1) * 100
+MANY_ROWS = 20_000
+"""Of 2000 bytes: more than fits into what may stay mapped."""
+SMALL = 4 * 1024 * 1024
 
-    def read_through_a_trim(txn: ReadTxn) -> bytes | None:
-        # Somebody reads: it is left alone, and nobody waits.
-        database.bound_memory()
-        database.write(lambda txn: txn.put(Table.TAGS, b"other", b"x"))
-        return txn.get(Table.TAGS, b"7 7")
 
-    assert database.read(read_through_a_trim) == value
+def row(number: int) -> tuple[bytes, bytes]:
+    """Keys in random order, as hashes are."""
+    key = hashlib.sha256(b"%d" % number).digest()
+    return key, key * 62
+
+
+def fill(database: Database) -> None:
+    for start in range(0, MANY_ROWS, 1000):
+        rows = sorted(row(number) for number in range(start, start + 1000))
+        database.write(lambda txn, rows=rows: txn.put_new(Table.DATA, rows))
+
+
+@pytest.fixture
+def large(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """A database of some tens of MB of which little may stay in memory."""
+    if sys.platform != "linux":
+        pytest.skip("the system does not tell what is mapped")
+    fill(database)
+    # Beside what is mapped for other reasons.
+    database.read(lambda txn: txn.count(Table.DATA))
+    monkeypatch.setattr(database_module, "SHARED_MAX", 0)
+    database.bound_memory()
+    assert database.read(lambda txn: txn.count(Table.DATA)) == MANY_ROWS
+    monkeypatch.setattr(database_module, "SHARED_MAX", mapped.shared_bytes() + SMALL)
+    monkeypatch.setattr(database_module, "ROWS_BETWEEN_LOOKS", ROWS)
+    return database
+
+
+def peak_of(work: Iterator[None]) -> int:
+    """The most that was mapped beyond what may stay."""
+    return max(mapped.shared_bytes() for _ in work) - database_module.SHARED_MAX
+
+
+ROWS = 64
+ONE_LOOK = ROWS * 2 * 64 * 1024
+"""What a transaction maps between two looks: of each row a page or two, and their neighbours."""
+
+
+def test_a_long_reader_does_not_map_all_of_it(large: Database) -> None:
+    def read(txn: ReadTxn) -> Iterator[None]:
+        for number in range(MANY_ROWS):
+            key, value = row(number)
+            assert txn.get(Table.DATA, key) == value
+            yield
+
+    assert large.read(lambda txn: peak_of(read(txn))) < ONE_LOOK
+
+
+def test_scans_do_not_map_all_of_it(large: Database) -> None:
+    def scan(txn: ReadTxn) -> Iterator[None]:
+        for key, value in txn.scan(Table.DATA):
+            assert value == key * 62
+            yield
+
+    def keys(txn: ReadTxn) -> Iterator[None]:
+        for _ in txn.keys(Table.DATA):
+            yield
+
+    for work in (scan, keys):
+        assert large.read(lambda txn, work=work: peak_of(work(txn))) < ONE_LOOK
+
+
+def test_a_long_writer_does_not_map_all_of_it(large: Database) -> None:
+    expected = dict(row(number) for number in range(MANY_ROWS))
+
+    def write(txn: WriteTxn) -> Iterator[None]:
+        for number in range(0, MANY_ROWS, 7):
+            key, value = row(number)
+            txn.put(Table.DATA, key, value[::-1])
+            expected[key] = value[::-1]
+            yield
+        for number in range(1, MANY_ROWS, 7):
+            key, _ = row(number)
+            txn.delete(Table.DATA, key)
+            del expected[key]
+            yield
+
+    assert large.write(lambda txn: peak_of(write(txn))) < ONE_LOOK
+    assert large.read(lambda txn: dict(txn.scan(Table.DATA))) == expected
+
+
+def test_memory_is_given_back_while_others_read(large: Database) -> None:
+    """Without waiting for them, and they read on what they read."""
+    rows = sorted(row(number) for number in range(MANY_ROWS))
+
+    def read(txn: ReadTxn) -> None:
+        # A cursor points into the map all the time.
+        left = iter(rows)
+        for number, found in enumerate(txn.scan(Table.DATA)):
+            if number % 1000 == 0:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(database_module, "SHARED_MAX", 0)
+                    other = threading.Thread(target=large.bound_memory)
+                    other.start()
+                    other.join()
+                large.write(lambda txn, number=number: txn.put(Table.TAGS, b"%d" % number, b""))
+            assert found == next(left)
+
+    large.read(read)
+
+
+def test_only_the_map_itself_is_given_back(
+    database: Database, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it moves: at its old place there may be memory of somebody else."""
+    given: list[mapped.Mapping] = []
+    real = mapped.give_back
+
+    def give_back(mapping: mapped.Mapping) -> None:
+        maps = Path("/proc/self/maps").read_text()
+        span = f"{mapping.address:08x}-{mapping.address + mapping.size:08x} r--s "
+        (line,) = [line for line in maps.splitlines() if line.startswith(span)]
+        assert line.endswith(str(path))
+        given.append(mapping)
+        real(mapping)
+
+    monkeypatch.setattr(mapped, "give_back", give_back)
+    monkeypatch.setattr(database_module, "SHARED_MAX", 0)
+    monkeypatch.setattr(mapped, "shared_bytes", lambda: 1)
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def bound() -> None:
+        try:
+            # Not all of the time, or the map never gets its turn.
+            while not stop.wait(0.0005):
+                database.bound_memory()
+        except BaseException as error:  # noqa: BLE001 - it is looked at below
+            failures.append(error)
+
+    threads = [threading.Thread(target=bound) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        # Ours grows by itself, and then to what another process made of it.
+        for number in range(6):
+            value = bytes([number]) * (1_000_000 << number)
+            database.write(lambda txn, n=number, value=value: txn.put(Table.DATA, b"%d" % n, value))
+            assert database.read(lambda txn, n=number: txn.get(Table.DATA, b"%d" % n)) == value
+        subprocess.run([sys.executable, "-c", GROW, str(path), "a"], check=True, timeout=60)
+        assert database.read(lambda txn: txn.get(Table.DATA, b"a")) == bytes(8_000_000)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    database.bound_memory()
+    if sys.platform == "linux":
+        assert len({mapping.size for mapping in given}) > 2
+    given.clear()
+    database.close()
+    database.bound_memory()
+    assert not given, "a closed one has no map"
+
+
+def test_what_the_system_refuses_is_told_and_harms_nothing(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(mapping: mapped.Mapping) -> None:
+        raise OSError(errno.EINVAL, "locked")
+
+    monkeypatch.setattr(mapped, "mapping_of", lambda view, size: mapped.Mapping(0, size))
+    monkeypatch.setattr(mapped, "shared_bytes", lambda: 1)
+    monkeypatch.setattr(database_module, "SHARED_MAX", 0)
+    monkeypatch.setattr(mapped, "give_back", refuse)
+    for number in range(3):
+        database.write(lambda txn, n=number: txn.put(Table.TAGS, b"%d" % n, b"v"))
+    assert database.read(lambda txn: txn.count(Table.TAGS)) == 3
+    assert [record.message for record in caplog.records] == [
+        "mapped pages of the database stay in memory: [Errno 22] locked"
+    ]
 
 
 def test_new_rows_do_not_replace_others(database: Database) -> None:
