@@ -282,8 +282,8 @@ impl Reader {
             if let Some(end) = self.parse() {
                 // What follows is whoever's comes next on this stream.
                 let begin = self.at.min(self.bytes.len());
-                let rest = self.bytes.split_off(begin);
-                reading.put_back(Bytes::from(rest));
+                reading.put_back(Bytes::copy_from_slice(&self.bytes[begin..]));
+                self.bytes.truncate(begin);
                 break Some(end);
             }
             if self.is_full() {
@@ -345,10 +345,10 @@ impl Reader {
         // Up to the end of the blob under way, or to fill the slab.
         let missing = (self.at + HEADER_SIZE).saturating_sub(begin);
         let room = self.batch_bytes.saturating_sub(begin);
-        self.bytes.resize(begin + missing.max(room).min(STEP), 0);
-        let more = reading.fill(&mut self.bytes[begin..]).await;
-        self.bytes.truncate(begin + *more.as_ref().unwrap_or(&0));
-        more
+        let len = missing.max(room).min(STEP);
+        let more = reading.fill(self.bytes.room(len)).await?;
+        self.bytes.advance(more);
+        Ok(more)
     }
 
     /// The stream has ended, and something is missing.
@@ -384,8 +384,8 @@ impl Reader {
                     last.at - HEADER_SIZE
                 }
             };
-            rest = self.pool.take(self.bytes.len());
-            rest.extend_from_slice(&self.bytes[begin..]);
+            rest = self.pool.take();
+            rest.push(&self.bytes[begin..]);
             self.at -= begin;
         }
         Slab {

@@ -8,12 +8,20 @@ pub mod blob;
 mod pool;
 pub mod send;
 
+use std::sync::LazyLock;
+
 use pybao::{Hash, geometry::SIZE_MAX, ranges::Ranges};
 
+use self::pool::Pool;
 use crate::error::Error;
 
-/// About the bytes that are read, hashed and written at one time.
-const BUFFER_SIZE: usize = 1 << 20;
+/// About the bytes that are read, hashed and written at one time. A transfer has several pumps, and
+/// each at most four buffers beside those that the network has.
+const BUFFER_SIZE: usize = 256 << 10;
+
+/// Of all pumps but those of batches: a large blob takes one pump after the other, and each would
+/// have the system clear memory for it anew.
+static BUFFERS: LazyLock<Pool> = LazyLock::new(Pool::default);
 
 /// Buffers that wait between the network and a blocking thread.
 const QUEUE_MAX: usize = 2;

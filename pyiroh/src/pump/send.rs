@@ -25,9 +25,7 @@ use rustix::fs::{Mode, OFlags};
 use tokio::sync::mpsc;
 
 use super::{
-    BUFFER_SIZE, QUEUE_MAX, check_size, hash_of, panicked,
-    pool::{Buffer, Pool},
-    ranges_of,
+    BUFFER_SIZE, BUFFERS, QUEUE_MAX, check_size, hash_of, panicked, pool::Buffer, ranges_of,
 };
 use crate::{bridge::Deliver, endpoint::none, error::Error, send::SendShared};
 
@@ -123,12 +121,12 @@ impl WholeBlob {
     }
 
     /// Appends size and encoding. On an error nothing is appended but what was verified before.
-    fn append_to(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn append_to(&self, out: &mut Buffer) -> Result<(), EncodeError> {
         let size = self.size();
         match &self.data {
             Whole::Bytes(data) if size <= GROUP_SIZE && hash(data) == self.root => {
-                out.extend_from_slice(&size.to_le_bytes());
-                out.extend_from_slice(data);
+                out.push(&size.to_le_bytes());
+                out.push(data);
                 Ok(())
             }
             Whole::Bytes(data) => self.encode(&data[..], out),
@@ -141,12 +139,15 @@ impl WholeBlob {
         }
     }
 
-    fn encode<D: ReadAt>(&self, data: D, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    fn encode<D: ReadAt>(&self, data: D, out: &mut Buffer) -> Result<(), EncodeError> {
+        let begin = out.len();
         let outboard = &self.outboard[..];
         let mut encoder =
             Encoder::new(self.root, self.size(), &Ranges::all(), data, outboard, true);
         while !encoder.is_done() {
-            encoder.fill(out, usize::MAX)?;
+            let left = encoder.encoded_size() as usize - (out.len() - begin);
+            let len = encoder.fill_slice(out.room(left))?;
+            out.advance(len);
         }
         Ok(())
     }
@@ -182,19 +183,17 @@ struct Piece {
 
 /// Hands over what is encoded, piece by piece.
 struct Output {
-    pool: Pool,
     piece: Piece,
     full: mpsc::Sender<Piece>,
 }
 
 impl Output {
     fn new(full: mpsc::Sender<Piece>) -> Self {
-        let pool = Pool::default();
         let piece = Piece {
-            bytes: pool.take(BUFFER_SIZE),
+            bytes: BUFFERS.take(),
             payload: 0,
         };
-        Self { pool, piece, full }
+        Self { piece, full }
     }
 
     /// Hands a piece over. False if nobody wants it.
@@ -203,7 +202,7 @@ impl Output {
             return true;
         }
         let next = Piece {
-            bytes: self.pool.take(BUFFER_SIZE),
+            bytes: BUFFERS.take(),
             payload: 0,
         };
         let piece = std::mem::replace(&mut self.piece, next);
@@ -239,13 +238,16 @@ fn encode_blob(blob: Blob, output: &mut Output) -> Result<(), Error> {
     );
     if blob.header {
         let header = blob.size.to_le_bytes();
-        output.piece.bytes.extend_from_slice(&header);
+        output.piece.bytes.push(&header);
     }
     while !encoder.is_done() {
         let piece = &mut output.piece;
-        let len = piece.bytes.len();
-        let result = encoder.fill(&mut piece.bytes, BUFFER_SIZE.saturating_sub(len));
-        piece.payload += payload(&mut plan, piece.bytes.len() - len);
+        let room = BUFFER_SIZE - piece.bytes.len();
+        let result = encoder.fill_slice(piece.bytes.room(room));
+        if let Ok(len) = result {
+            piece.bytes.advance(len);
+            piece.payload += payload(&mut plan, len);
+        }
         let is_full = piece.bytes.len() >= BUFFER_SIZE / 8 * 7;
         if (is_full || result.is_err()) && !output.flush() {
             return Ok(());

@@ -4,7 +4,7 @@
 //! position.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,11 +25,32 @@ pub trait ReadAt {
     /// # Errors
     /// Reading failed.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Fill buffers one after the other from `offset` on, in as few calls as possible; fewer bytes
+    /// come only at the end.
+    ///
+    /// # Errors
+    /// Reading failed.
+    fn read_many_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let mut len = 0;
+        for buf in bufs {
+            let more = self.read_at(buf, offset + len as u64)?;
+            len += more;
+            if more < buf.len() {
+                break;
+            }
+        }
+        Ok(len)
+    }
 }
 
 impl<T: ReadAt + ?Sized> ReadAt for &T {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         (**self).read_at(buf, offset)
+    }
+
+    fn read_many_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        (**self).read_many_at(bufs, offset)
     }
 }
 
@@ -58,6 +79,24 @@ impl ReadAt for File {
         }
         Ok(len)
     }
+
+    fn read_many_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let mut len = 0;
+        let mut rest = bufs;
+        while !rest.is_empty() {
+            let count = rest.len().min(BUFFERS_MAX);
+            match rustix::io::preadv(self, &mut rest[..count], offset + len as u64) {
+                Ok(0) => break,
+                Ok(more) => {
+                    IoSliceMut::advance_slices(&mut rest, more);
+                    len += more;
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(len)
+    }
 }
 
 /// Bytes in memory or in a file.
@@ -72,6 +111,13 @@ impl<B: AsRef<[u8]>> ReadAt for Source<B> {
         match self {
             Self::Bytes(bytes) => ReadAt::read_at(bytes.as_ref(), buf, offset),
             Self::File(file) => ReadAt::read_at(file, buf, offset),
+        }
+    }
+
+    fn read_many_at(&self, bufs: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Bytes(bytes) => bytes.as_ref().read_many_at(bufs, offset),
+            Self::File(file) => file.read_many_at(bufs, offset),
         }
     }
 }
@@ -110,7 +156,7 @@ impl<'a> ReadAhead<'a> {
     fn is_cached(&self, offset: u64) -> bool {
         use rustix::io::{Errno, ReadWriteFlags, preadv2};
         let mut byte = [0];
-        let mut buffers = [std::io::IoSliceMut::new(&mut byte)];
+        let mut buffers = [IoSliceMut::new(&mut byte)];
         match preadv2(self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
             Err(Errno::AGAIN) => false,
             Err(_) => {
