@@ -385,10 +385,11 @@ class _Download:
         wanted = element.ranges.bytes_within(body.size)
         try:
             while not body.is_done:
-                left = wanted - body.bytes_written
+                left = wanted - body.bytes_received
                 if left <= AHEAD_BYTES and len(asked.left) == 1 and lane.ahead is None:
                     lane.ahead = await self._ask(lane.link)
-                await body.run(await self._recorder.grant(piece, left, self._parallelism.streams))
+                step = await self._recorder.grant(piece, left, self._parallelism.streams)
+                await body.run_ahead(step)
                 self._recorder.end_step(piece)
         finally:
             await _to_its_end(self._end_body(asked, piece, target))

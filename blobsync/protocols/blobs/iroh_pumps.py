@@ -96,8 +96,14 @@ class _IrohBody(BlobBody):
         return self._pump
 
     async def run(self, max_bytes: int | None = None) -> None:
+        await self._run(max_bytes)
+
+    async def run_ahead(self, max_bytes: int) -> None:
+        await self._run(max_bytes, ahead=True)
+
+    async def _run(self, max_bytes: int | None, *, ahead: bool = False) -> None:
         try:
-            await self._running.run(max_bytes)
+            await self._running.run(max_bytes, ahead=ahead)
         except pyiroh.IrohError as error:
             raise _received_error(error, self.element, self._peer) from error
 
@@ -115,11 +121,17 @@ class _IrohBody(BlobBody):
 
     @property
     def is_done(self) -> bool:
-        return self._now.is_done
+        return self._last.is_done if self._pump is None else self._pump.is_done
 
     @property
     def bytes_written(self) -> int:
-        return self._now.bytes_written
+        return self._last.bytes_written if self._pump is None else self._pump.bytes
+
+    @property
+    def bytes_received(self) -> int:
+        # In this order, what is written meanwhile counts twice and not never.
+        pending = 0 if self._pump is None else self._pump.pending
+        return pending + self.bytes_written
 
     @property
     def proven(self) -> ChunkRanges:

@@ -133,6 +133,10 @@ class BlobBody(ABC):
         Cancelled or failed, what was proven stays proven.
         """
 
+    async def run_ahead(self, max_bytes: int) -> None:
+        """Like `run`, but what was received last may be written only after it."""
+        await self.run(max_bytes)
+
     @abstractmethod
     async def settle(self) -> None:
         """Wait until nothing writes to the descriptors, after a cancelled `run` too, and let go
@@ -147,6 +151,11 @@ class BlobBody(ABC):
     @abstractmethod
     def bytes_written(self) -> int:
         """Verified bytes written so far."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Those, and at least what is received and not written yet."""
+        return self.bytes_written
 
     @property
     @abstractmethod

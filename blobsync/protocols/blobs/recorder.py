@@ -85,7 +85,7 @@ class Recorder:
     def end_step(self, piece: Piece) -> None:
         """A granted step was received."""
         self._count(piece)
-        self._keep(piece, piece.body.bytes_written - piece.recorded)
+        self._keep(piece, piece.body.bytes_received - piece.recorded)
         if self._granted >= self._unrecorded_max // 2:
             self._is_due.set()
 

@@ -494,12 +494,13 @@ class PumpsContract(ABC):
             body.open(data.fileno(), pairs.fileno())
             await body.run(16 * 1024)
             before = body.proven
-            running = asyncio.ensure_future(body.run())
+            running = asyncio.ensure_future(body.run_ahead(1 << 20))
             await asyncio.sleep(0)
             running.cancel()
             await asyncio.wait({running})
             await body.settle()
             assert before.issubset(body.proven)
+            assert body.bytes_received == body.bytes_written
             got = Received([], {}, {}, {}, {})
             got.proven[0], got.size_proven[0] = body.proven, body.size_proven
             got.written[0] = os.pread(data.fileno(), 1 << 30, 0)

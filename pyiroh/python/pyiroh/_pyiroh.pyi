@@ -593,23 +593,28 @@ class BlobPump:
     an error: `proven` holds only what is written.
     """
 
-    def run(self, max_bytes: int | None = None) -> _Op[bool]:
+    def run(self, max_bytes: int | None = None, *, ahead: bool = False) -> _Op[bool]:
         """Go on until the encoding is complete, or about `max_bytes` of it more are written.
 
-        Gives whether it is complete. A cancel keeps what is proven, but the pump cannot go on: see
-        `settled`, and ask for what is missing on another stream.
+        With `ahead`, so many more are received, and the last of them may be `pending`: the next run
+        need not wait for them. Gives whether all is complete and written. A cancel keeps what is
+        proven, but the pump cannot go on: see `settled`, and ask for what is missing on another
+        stream.
 
         Raises:
             VerifyError: an item is wrong or missing. What came before it is written and proven.
             StreamReset, ConnectionLost: the same holds.
             OSError: writing failed.
-            PumpError: called again after a cancel or an error.
+            PumpError: called again after a cancel, an error or `settled`.
         """
     def settled(self) -> _Op[None]:
-        """Wait until no thread touches the descriptors: after a cancel, a few MiB of writing."""
+        """End the pump, and wait until no thread touches the descriptors: a MiB of writing."""
     @property
     def bytes(self) -> int:
         """Blob bytes written so far."""
+    @property
+    def pending(self) -> int:
+        """Bytes of the encoding that were received and are not written yet."""
     @property
     def proven(self) -> list[int]:
         """Boundaries of the chunks verified and written so far, as in `ranges`."""

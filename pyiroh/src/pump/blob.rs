@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    mem,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,19 +15,20 @@ use pybao::{
     plan::{Item, Plan},
 };
 use pyo3::prelude::*;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, mpsc, watch},
+    task::JoinHandle,
+};
 
-use super::{QUEUE_MAX, check_size, hash_of, panicked, ranges_of};
+use super::{
+    BUFFER_SIZE, BUFFERS, QUEUE_MAX, check_size, hash_of, panicked, pool::Buffer, ranges_of,
+};
 use crate::{
     bridge::{Local, Operation, lock},
     endpoint::{boolean, none},
     error::Error,
     recv::{Reading, RecvShared},
 };
-
-/// Bytes that are read, verified and written at one time. A fetch has many of these pumps at once,
-/// so it is less than what a sender takes: four times this is what one may hold.
-const BUFFER_SIZE: usize = 256 << 10;
 
 struct Files {
     data: File,
@@ -38,16 +40,24 @@ struct Status {
     /// Verified and written.
     proven: Mutex<Proven>,
     is_done: AtomicBool,
+    /// Bytes of the encoding that a thread has and did not write yet.
+    pending: watch::Sender<usize>,
     /// Whether a thread may touch the files.
     is_writing: watch::Sender<bool>,
 }
 
 /// Between two runs: where the encoding stands. Gone while a run is under way, and for good when
 /// a run did not come to its end.
-struct Position {
-    /// Items that are still to be read.
+enum Position {
+    New(Verifier),
+    UnderWay(Transfer),
+}
+
+/// Items that are still to be read, and the thread that verifies and writes them.
+struct Transfer {
     plan: Plan,
-    verifier: Verifier,
+    feeder: Feeder,
+    writer: JoinHandle<(Verifier, Result<usize, Error>)>,
 }
 
 #[pyclass(frozen, module = "pyiroh._pyiroh")]
@@ -80,27 +90,22 @@ impl BlobPump {
             status: Arc::new(Status {
                 proven: Mutex::new(Proven::new(size)),
                 is_done: AtomicBool::new(is_done),
+                pending: watch::Sender::new(0),
                 is_writing: watch::Sender::new(false),
             }),
-            position: Arc::new(AsyncMutex::new(Some(Position {
-                verifier: Verifier::new(root, plan.clone()),
-                plan,
-            }))),
+            position: Arc::new(AsyncMutex::new(Some(Position::New(Verifier::new(
+                root, plan,
+            ))))),
         })
     }
 }
 
-/// Bytes of whole items, or at the end of the stream of what came.
-struct Buffer {
-    bytes: Vec<u8>,
-    len: usize,
-}
-
-/// Hands buffers to the writing thread; a part of one also when the reader is cancelled.
+/// Hands buffers of whole items, or at the end of the stream of what came, to the writing thread;
+/// a part of one also when the reader is cancelled.
 struct Feeder {
     full: mpsc::Sender<Buffer>,
-    empty: mpsc::Receiver<Vec<u8>>,
     current: Buffer,
+    status: Arc<Status>,
 }
 
 impl Feeder {
@@ -108,47 +113,45 @@ impl Feeder {
     /// handed over. Ok too when the thread has given up, which its own result will tell.
     async fn feed(&mut self, reading: &mut Reading, len: usize) -> Result<bool, Error> {
         let buffer = &mut self.current;
-        if buffer.bytes.len() < len {
-            buffer.bytes.resize(len, 0);
-        }
         let result = loop {
-            if buffer.len == len {
+            let missing = len - buffer.len();
+            if missing == 0 {
                 break Ok(true);
             }
-            match reading.fill(&mut buffer.bytes[buffer.len..len]).await {
+            match reading.fill(buffer.room(missing)).await {
                 Ok(0) => break Ok(false),
-                Ok(more) => buffer.len += more,
+                Ok(more) => buffer.advance(more),
                 Err(err) => break Err(err),
             }
         };
         // A buffer leaves this place only once there is room for it, so that none is lost between.
         if let Ok(room) = self.full.reserve().await {
-            let next = self.empty.try_recv().unwrap_or_default();
-            let full = std::mem::replace(
-                &mut self.current,
-                Buffer {
-                    bytes: next,
-                    len: 0,
-                },
-            );
+            let full = mem::replace(buffer, BUFFERS.take());
+            self.status
+                .pending
+                .send_modify(|bytes| *bytes += full.len());
             room.send(full);
         }
         result
+    }
+
+    /// Waits until all that was handed over is written, or the thread has given up.
+    async fn flush(&self) {
+        let mut pending = self.status.pending.subscribe();
+        tokio::select! {
+            _ = pending.wait_for(|bytes| *bytes == 0) => {}
+            () = self.full.closed() => {}
+        }
     }
 }
 
 impl Drop for Feeder {
     fn drop(&mut self) {
-        if self.current.len > 0 {
-            let buffer = std::mem::replace(
-                &mut self.current,
-                Buffer {
-                    bytes: Vec::new(),
-                    len: 0,
-                },
-            );
-            // Without room the thread is busy with enough that is proven.
-            let _ = self.full.try_send(buffer);
+        // Without room the thread is busy with enough that is proven.
+        if !self.current.is_empty()
+            && let Ok(room) = self.full.try_reserve()
+        {
+            room.send(mem::take(&mut self.current));
         }
     }
 }
@@ -158,6 +161,7 @@ struct Settle(Arc<Status>);
 
 impl Drop for Settle {
     fn drop(&mut self) {
+        self.0.pending.send_replace(0);
         self.0.is_writing.send_replace(false);
     }
 }
@@ -168,19 +172,23 @@ fn write_buffers(
     files: &Files,
     status: &Status,
     mut full: mpsc::Receiver<Buffer>,
-    empty: &mpsc::Sender<Vec<u8>>,
 ) -> Result<usize, Error> {
     let mut verified = Vec::new();
     let mut left_over = 0;
     while let Some(buffer) = full.blocking_recv() {
-        let bytes = &buffer.bytes[..buffer.len];
         verified.clear();
-        let result = verifier.verify(bytes, &mut verified);
-        write_verified(bytes, &verified, Some(&files.data), files.outboard.as_ref())?;
+        let result = verifier.verify(&buffer, &mut verified);
+        write_verified(
+            &buffer,
+            &verified,
+            Some(&files.data),
+            files.outboard.as_ref(),
+        )?;
         lock(&status.proven).record(&verified);
-        left_over = buffer.len - result?;
-        // A reader that is gone needs no buffer.
-        let _ = empty.try_send(buffer.bytes);
+        left_over = buffer.len() - result?;
+        // What a cancelled reader left behind was not counted.
+        let done = |bytes: &mut usize| *bytes = bytes.saturating_sub(buffer.len());
+        status.pending.send_modify(done);
     }
     Ok(left_over)
 }
@@ -196,54 +204,69 @@ fn ended_early(upcoming: Option<&Item>, left_over: usize) -> Error {
     .into()
 }
 
-async fn run(
-    position: Position,
-    stream: RecvShared,
-    files: Arc<Files>,
-    status: Arc<Status>,
-    mut budget: usize,
-) -> Result<Position, Error> {
-    let Position { mut plan, verifier } = position;
-    let mut reading = stream.reading().await?;
-    let (full_in, full) = mpsc::channel(QUEUE_MAX);
-    let (empty, empty_out) = mpsc::channel(QUEUE_MAX + 2);
-    status.is_writing.send_replace(true);
-    let settle = Settle(status.clone());
-    let writer = tokio::task::spawn_blocking(move || {
-        let mut verifier = verifier;
-        let result = write_buffers(&mut verifier, &files, &settle.0, full, &empty);
-        (verifier, result)
-    });
-    let mut feeder = Feeder {
-        full: full_in,
-        empty: empty_out,
-        current: Buffer {
-            bytes: Vec::new(),
-            len: 0,
-        },
-    };
-    let mut ended = Ok(true);
-    while plan.peek().is_some() && budget > 0 && !feeder.full.is_closed() {
-        let len = plan.skip_batch(budget.min(BUFFER_SIZE));
-        budget = budget.saturating_sub(len);
-        ended = feeder.feed(&mut reading, len).await;
-        if !matches!(ended, Ok(true)) {
-            break;
+impl Transfer {
+    fn start(verifier: Verifier, files: Arc<Files>, status: Arc<Status>) -> Self {
+        let (full_in, full) = mpsc::channel(QUEUE_MAX);
+        status.is_writing.send_replace(true);
+        let settle = Settle(status.clone());
+        let plan = verifier.plan().clone();
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut verifier = verifier;
+            let result = write_buffers(&mut verifier, &files, &settle.0, full);
+            (verifier, result)
+        });
+        let feeder = Feeder {
+            full: full_in,
+            current: BUFFERS.take(),
+            status,
+        };
+        Self {
+            plan,
+            feeder,
+            writer,
         }
     }
-    drop(feeder);
-    let (verifier, result) = writer.await.map_err(panicked)?;
-    let left_over = result?;
-    if !ended? {
-        return Err(ended_early(verifier.upcoming(), left_over));
+
+    /// Reads about `budget` bytes; with `ahead` the last of them may not be written yet.
+    /// Gives back what it takes to go on, nothing when all is written.
+    async fn run(
+        mut self,
+        stream: RecvShared,
+        mut budget: usize,
+        ahead: bool,
+    ) -> Result<Option<Self>, Error> {
+        let mut reading = stream.reading().await?;
+        let mut ended = Ok(true);
+        while self.plan.peek().is_some() && budget > 0 && !self.feeder.full.is_closed() {
+            let len = self.plan.skip_batch(budget.min(BUFFER_SIZE));
+            budget = budget.saturating_sub(len);
+            ended = self.feeder.feed(&mut reading, len).await;
+            if !matches!(ended, Ok(true)) {
+                break;
+            }
+        }
+        if matches!(ended, Ok(true)) && self.plan.peek().is_some() {
+            if !ahead {
+                self.feeder.flush().await;
+            }
+            if !self.feeder.full.is_closed() {
+                return Ok(Some(self));
+            }
+        }
+        drop(self.feeder);
+        let (verifier, result) = self.writer.await.map_err(panicked)?;
+        let left_over = result?;
+        if !ended? {
+            return Err(ended_early(verifier.upcoming(), left_over));
+        }
+        Ok(None)
     }
-    Ok(Position { plan, verifier })
 }
 
 #[pymethods]
 impl BlobPump {
-    #[pyo3(signature = (max_bytes=None))]
-    fn run(&self, max_bytes: Option<usize>) -> PyResult<Operation> {
+    #[pyo3(signature = (max_bytes=None, *, ahead=false))]
+    fn run(&self, max_bytes: Option<usize>, ahead: bool) -> PyResult<Operation> {
         if max_bytes == Some(0) {
             return Err(Error::Value("max_bytes must be 1 or more".to_owned()).into());
         }
@@ -253,18 +276,23 @@ impl BlobPump {
         let held = self.position.clone();
         Ok(Operation::new(async move {
             let mut held = held.lock().await;
+            if status.is_done.load(Ordering::Acquire) {
+                return boolean(true);
+            }
             let position = held.take().ok_or(Error::Pump(
                 "the pump ended early and cannot go on; ask for what is missing on another stream",
             ))?;
-            let position = if status.is_done.load(Ordering::Acquire) {
-                position
-            } else {
-                let budget = max_bytes.unwrap_or(usize::MAX);
-                run(position, stream, files, status.clone(), budget).await?
+            let transfer = match position {
+                Position::New(verifier) => Transfer::start(verifier, files, status.clone()),
+                Position::UnderWay(transfer) => transfer,
             };
-            let is_done = position.verifier.upcoming().is_none();
+            let budget = max_bytes.unwrap_or(usize::MAX);
+            *held = transfer
+                .run(stream, budget, ahead)
+                .await?
+                .map(Position::UnderWay);
+            let is_done = held.is_none();
             status.is_done.store(is_done, Ordering::Release);
-            *held = Some(position);
             boolean(is_done)
         }))
     }
@@ -274,12 +302,18 @@ impl BlobPump {
         let mut is_writing = self.status.is_writing.subscribe();
         let held = self.position.clone();
         Ok(Operation::new(async move {
-            // A cancelled run that is still at it could start the thread only now.
-            drop(held.lock().await);
+            // A cancelled run that is still at it could start the thread only now. One that waits
+            // for the next run ends, since nobody feeds it any more.
+            held.lock().await.take();
             // The sender lives in the status, which a thread that writes holds too.
             let _ = is_writing.wait_for(|is_writing| !is_writing).await;
             none()
         }))
+    }
+
+    #[getter]
+    fn pending(&self) -> usize {
+        *self.status.pending.borrow()
     }
 
     #[getter]

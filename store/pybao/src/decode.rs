@@ -84,6 +84,11 @@ impl Verifier {
         }
     }
 
+    /// The items that are still to come.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The item that comes next, `None` at the end.
     pub fn upcoming(&self) -> Option<&Item> {
         self.plan.peek()

@@ -93,6 +93,30 @@ async def test_no_more_than_the_limit_is_ever_unrecorded(partial: PartialBlob, s
     assert partial.bitfield == ChunkRanges.of(0, streams * 16_384)
 
 
+async def test_what_is_received_and_not_written_counts(partial: PartialBlob):
+    class Ahead(Body):
+        """Its last 256 KiB are never written before the next step."""
+
+        @property
+        def bytes_written(self) -> int:
+            return max(0, self._written - (256 << 10))
+
+        @property
+        def bytes_received(self) -> int:
+            return self._written
+
+    recorder = Recorder(1 << 20)
+    body = Ahead(0)
+    piece = recorder.add(body, partial)
+    for _ in range(2):
+        await body.run(await recorder.grant(piece, 1 << 20, 1))
+        recorder.end_step(piece)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await recorder.grant(piece, 1 << 20, 1)
+    assert piece.granted == 1 << 20
+
+
 async def test_a_body_that_ends_early_gives_its_grant_back(partial: PartialBlob):
     recorder = Recorder(1 << 20)
     first, second = Body(0), Body(16_384)

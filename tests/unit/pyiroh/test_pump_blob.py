@@ -234,6 +234,58 @@ async def test_step_by_step_with_other_bytes_behind(
     await providing
 
 
+async def test_steps_ahead_of_the_writing(streams: tuple[SendStream, RecvStream], target: Target):
+    send, recv = streams
+    providing = asyncio.ensure_future(
+        send.pump_blob(LARGE_ROOT, len(LARGE), ALL, LARGE, LARGE_OUTBOARD, header=False)
+    )
+    pump = target.pump(recv, LARGE_ROOT, len(LARGE), ALL)
+    granted = 0
+    while not await pump.run(max_bytes=300_000, ahead=True):
+        granted += 300_000 + GROUP_SIZE
+        # In this order: what is written meanwhile counts twice.
+        pending = pump.pending
+        assert pending + pump.bytes > 0
+        assert pump.bytes <= granted
+        assert holds(target, LARGE, pump.proven)
+    assert pump.pending == 0
+    assert target.data.read_bytes() == LARGE
+    assert target.outboard.read_bytes() == LARGE_OUTBOARD
+    assert await pump.run(ahead=True)
+    await providing
+
+
+async def test_settled_between_two_steps_writes_what_was_received(
+    streams: tuple[SendStream, RecvStream], target: Target
+):
+    send, recv = streams
+    pump = target.pump(recv, LARGE_ROOT, len(LARGE), ALL)
+    await send.write_all(encoding(LARGE, ALL)[: 1 << 20])
+    assert not await pump.run(max_bytes=500_000, ahead=True)
+    await pump.settled()
+    assert 500_000 - 2 * GROUP_SIZE <= pump.bytes <= 500_000 + GROUP_SIZE
+    assert pump.pending == 0
+    assert holds(target, LARGE, pump.proven)
+    with pytest.raises(pyiroh.PumpError, match="cannot go on"):
+        await pump.run()
+
+
+async def test_wrong_bytes_ahead_are_told_by_the_next_step(
+    streams: tuple[SendStream, RecvStream], target: Target
+):
+    send, recv = streams
+    payload = bytearray(encoding(LARGE, ALL)[: 1 << 20])
+    payload[600_000] ^= 1
+    await send.write_all(bytes(payload))
+    pump = target.pump(recv, LARGE_ROOT, len(LARGE), ALL)
+    with pytest.raises(pyiroh.VerifyError):
+        for _ in range(8):
+            await pump.run(max_bytes=100_000, ahead=True)
+    await pump.settled()
+    assert 0 < pump.bytes < 600_000
+    assert holds(target, LARGE, pump.proven)
+
+
 async def test_bytes_read_before_and_put_back_are_used(
     streams: tuple[SendStream, RecvStream], target: Target
 ):
