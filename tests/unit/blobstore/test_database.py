@@ -231,6 +231,7 @@ def large(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     if sys.platform != "linux":
         pytest.skip("the system does not tell what is mapped")
     fill(database)
+    monkeypatch.setattr(database_module, "WHOLE_MAX", 0)
     # Beside what is mapped for other reasons.
     database.read(lambda txn: txn.count(Table.DATA))
     monkeypatch.setattr(database_module, "SHARED_MAX", 0)
@@ -294,6 +295,14 @@ def test_a_long_writer_does_not_map_all_of_it(large: Database) -> None:
     assert large.read(lambda txn: dict(txn.scan(Table.DATA))) == expected
 
 
+def test_a_small_database_may_stay_in_memory(
+    large: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "WHOLE_MAX", 1 << 30)
+    rows = large.read(lambda txn: dict(txn.scan(Table.DATA)))
+    assert mapped.shared_bytes() - database_module.SHARED_MAX > sum(map(len, rows.values()))
+
+
 def test_memory_is_given_back_while_others_read(large: Database) -> None:
     """Without waiting for them, and they read on what they read."""
     rows = sorted(row(number) for number in range(MANY_ROWS))
@@ -331,6 +340,7 @@ def test_only_the_map_itself_is_given_back(
 
     monkeypatch.setattr(mapped, "give_back", give_back)
     monkeypatch.setattr(database_module, "SHARED_MAX", 0)
+    monkeypatch.setattr(database_module, "WHOLE_MAX", 0)
     monkeypatch.setattr(mapped, "shared_bytes", lambda: 1)
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -377,6 +387,7 @@ def test_what_the_system_refuses_is_told_and_harms_nothing(
     monkeypatch.setattr(mapped, "mapping_of", lambda view, size: mapped.Mapping(0, size))
     monkeypatch.setattr(mapped, "shared_bytes", lambda: 1)
     monkeypatch.setattr(database_module, "SHARED_MAX", 0)
+    monkeypatch.setattr(database_module, "WHOLE_MAX", 0)
     monkeypatch.setattr(mapped, "give_back", refuse)
     for number in range(3):
         database.write(lambda txn, n=number: txn.put(Table.TAGS, b"%d" % n, b"v"))
