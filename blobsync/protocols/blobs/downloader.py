@@ -44,9 +44,6 @@ LOOK_INTERVAL_S = 0.05
 RTT_LOOKS = 10
 """The round trip is looked up at every so many of these, as that waits for a busy connection."""
 
-AHEAD_BYTES = 2 << 20
-"""When no more than this is left of a job, the next one is asked for: more than fits a stream."""
-
 CUT_MIN = 16 << 20
 """A blob of a far peer, of unknown size until it began to come, is cut into segments from here."""
 
@@ -212,7 +209,7 @@ class _Download:
 
     async def _watch(self, tasks: asyncio.TaskGroup) -> None:
         """Measure, and add lanes and connections as they pay."""
-        dialling: asyncio.Task[None] | None = None
+        dialling: set[asyncio.Task[None]] = set()
         clock = asyncio.get_running_loop().time
         rtt_s: float | None = None
         try:
@@ -229,14 +226,18 @@ class _Download:
                         rtt_s=rtt_s,
                     )
                 )
-                wants_link = self._parallelism.connections > len(self._peer.links)
-                if self._peer.dial and wants_link and (dialling is None or dialling.done()):
-                    dialling = tasks.create_task(self._add_link(self._peer.dial, tasks))
+                wanted = self._parallelism.connections - len(self._peer.links) - len(dialling)
+                if self._peer.dial is not None:
+                    # All at once: each takes some round trips.
+                    for _ in range(wanted):
+                        dial = tasks.create_task(self._add_link(self._peer.dial, tasks))
+                        dialling.add(dial)
+                        dial.add_done_callback(dialling.discard)
                 self._start_lanes(tasks)
                 await asyncio.sleep(LOOK_INTERVAL_S)
         finally:
-            if dialling is not None:
-                dialling.cancel()
+            for dial in dialling:
+                dial.cancel()
 
     async def _add_link(self, dial: Dial, tasks: asyncio.TaskGroup) -> None:
         try:
@@ -386,7 +387,8 @@ class _Download:
         try:
             while not body.is_done:
                 left = wanted - body.bytes_received
-                if left <= AHEAD_BYTES and len(asked.left) == 1 and lane.ahead is None:
+                is_ending = left <= self._parallelism.ahead_bytes and len(asked.left) == 1
+                if is_ending and lane.ahead is None:
                     lane.ahead = await self._ask(lane.link)
                 step = await self._recorder.grant(piece, left, self._parallelism.streams)
                 await body.run_ahead(step)

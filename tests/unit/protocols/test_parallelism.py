@@ -35,11 +35,11 @@ class Link:
         )
 
 
-def fetch(link: Link, size: int) -> Parallelism:
-    """Fetch over a link, with a look every 50 ms."""
+def fetch(link: Link, size: int, *, until_s: float = 3600.0) -> Parallelism:
+    """Fetch over a link, with a look every 50 ms, or only the beginning."""
     parallelism = Parallelism(link.rtt_s)
     now_s, fetched = 0.0, 0.0
-    while fetched < size:
+    while fetched < size and now_s <= until_s:
         left = int(size - fetched)
         parallelism.look(Measured(now_s, int(fetched), 0, left, link.rtt_s))
         fetched += 0.05 * link.carried(parallelism.streams, parallelism.connections)
@@ -72,6 +72,63 @@ def test_losses_are_answered_by_connections():
     assert parallelism.streams >= CONNECTIONS_MAX
 
 
+def test_losses_of_a_far_peer_are_answered_soon():
+    """A connection carries so little that two MB take ten seconds."""
+    link = Link(0.1, 125e6, connection_rate=0.2e6)
+    assert fetch(link, 8 << 20, until_s=2.0).connections == CONNECTIONS_MAX
+    assert fetch(link, 300 << 10, until_s=2.0).connections == 1, "done before it would pay"
+
+
+def test_nothing_for_a_second_is_little():
+    """What arrives is counted in lumps."""
+    parallelism = Parallelism(0.1)
+    for look in range(4):
+        parallelism.look(Measured(look * 0.5, 0, 0, 8 << 20, 0.1))
+    assert parallelism.connections == CONNECTIONS_MAX
+
+
+def test_a_rate_that_grows_is_not_held_back_by_losses():
+    parallelism = Parallelism(0.3)
+    fetched = 0
+    for look in range(9):
+        parallelism.look(Measured(look * 0.5, fetched, 0, GIB, 0.3))
+        fetched += 10_000 << look
+    assert parallelism.connections == 1
+
+
+def test_losses_of_a_near_peer_are_answered_by_connections():
+    link = Link(0.0002, 125e6, connection_rate=16e6)
+    parallelism = fetch(link, 128 << 20, until_s=0.5)
+    assert parallelism.connections == parallelism.streams == CONNECTIONS_MAX
+    assert fetch(link, 12 << 20).connections == 1, "done before it would pay"
+
+
+def test_a_near_peer_that_was_slow_for_a_moment_gets_none():
+    parallelism = Parallelism(0.0002)
+    fetched = 0
+    for look in range(40):
+        parallelism.look(Measured(look * 0.1, fetched, 0, GIB, 0.0002))
+        fetched += 1_000_000 if look % 4 == 0 else 11_800_000
+    assert parallelism.connections == 1
+
+
+def test_blobs_of_unknown_size_are_worth_no_connection():
+    parallelism = Parallelism(0.0002)
+    for look in range(40):
+        parallelism.look(Measured(look * 0.1, look * 1_000_000, look * 1000, 0, 0.0002))
+    assert parallelism.connections == 1
+
+
+def test_jobs_are_small_where_losses_are_shared():
+    """What waits on a slow connection does not come on another one."""
+    for link in (Link(0.1, 125e6, 0.2e6), Link(0.0002, 125e6, 2e6)):
+        parallelism = fetch(link, GIB, until_s=3.0)
+        parallelism.look(Measured(1000.0, GIB, 0, GIB, link.rtt_s))
+        parallelism.look(Measured(1001.0, GIB + 800_000, 0, 1 << 20, link.rtt_s))
+        assert parallelism.job_size.bytes <= 200_000
+        assert parallelism.ahead_bytes == (64 << 10 if parallelism.is_far else 2 << 20)
+
+
 def test_a_near_fast_peer_gets_connections_for_much():
     parallelism = fetch(Link(0.0002, 400e6), GIB)
     assert parallelism.connections == parallelism.streams == NEAR_CONNECTIONS
@@ -81,7 +138,7 @@ def test_a_near_fast_peer_gets_connections_for_much():
     ("link", "size"),
     [
         (Link(0.0002, 400e6), 20 << 20),  # done before it would pay
-        (Link(0.0002, 10e6), GIB),  # the path is what holds it back
+        (Link(0.0002, 70e6), GIB),  # the path is what holds it back
         (Link(0.0002, 118e6), GIB),  # also here: it is full
     ],
 )
@@ -130,7 +187,9 @@ def test_jobs_of_a_far_peer_follow_the_size_of_its_blobs():
 
 def test_jobs_of_a_far_peer_follow_its_rate():
     parallelism = Parallelism(0.1)
-    assert parallelism.job_size.bytes == 512 << 10
+    assert parallelism.job_size.bytes == 256 << 10
     parallelism.look(Measured(0.0, 0, 0, GIB, 0.1))
+    parallelism.look(Measured(0.5, 400_000, 0, GIB, 0.1))
+    assert parallelism.job_size.bytes == 512 << 10
     parallelism.look(Measured(1.0, 100_000_000, 0, GIB, 0.1))
     assert parallelism.job_size.bytes == 4 << 20
