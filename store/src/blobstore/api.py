@@ -476,7 +476,7 @@ class Store(ABC):
 
     @abstractmethod
     async def delete(self, hashes: Sequence[Hash]) -> int:
-        """Forget blobs; returns how many there were.
+        """Forget blobs; returns how many there were. The empty blob is always there and stays.
 
         That this store handle added one without a temp tag does not protect it from this.
 

@@ -407,7 +407,8 @@ def delete(core: Core, hashes: Sequence[Hash]) -> int:
     Raises:
         ProtectedError: a tag, a temp tag or another process needs one; nothing was deleted.
     """
-    wanted = frozenset(hashes)
+    # The empty blob has no record and stays, whoever names it.
+    wanted = frozenset(hashes) - {EMPTY_HASH}
     marker = Marker(core, wanted, core.session.default_lease)
     remove_dead_sessions(core)
     marker.mark()

@@ -438,11 +438,12 @@ class MemStore(Store):
 
     async def delete(self, hashes: Sequence[Hash]) -> int:
         self._check_open()
+        wanted = set(hashes) - {EMPTY_HASH}
         live = self._live((*self._tags.values(), *(one for temp in self._temps for one in temp)))
-        if not live.isdisjoint(hashes):
+        if not live.isdisjoint(wanted):
             raise ProtectedError("needed by a tag or temp tag, or being filled")
-        self._session = {target for target in self._session if target.hash not in hashes}
-        return sum(self._remove(hash) for hash in set(hashes))
+        self._session = {target for target in self._session if target.hash not in wanted}
+        return sum(self._remove(hash) for hash in wanted)
 
     async def gc(self, *, dry_run: bool = False) -> GcReport:
         self._check_open()

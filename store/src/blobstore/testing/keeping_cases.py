@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import pybao
-from blobstore.codec.hash import BlobFormat, Hash, HashAndFormat
+from blobstore.codec.hash import EMPTY_HASH, BlobFormat, Hash, HashAndFormat
 from blobstore.codec.hashseq import HashSeq
 from blobstore.codec.ranges import ChunkRanges
 from blobstore.errors import (
@@ -174,6 +174,19 @@ class KeepingCases(ContractBase):
             with pytest.raises(ProtectedError):
                 await store.delete([hash])
         assert await store.delete([hash]) == 1
+
+    async def test_the_empty_blob_is_kept_by_nothing_and_stays(
+        self, store: Store, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "empty"
+        path.touch()
+        async with await store.temp_tag(HashAndFormat(EMPTY_HASH)) as temp:
+            await store.import_file(path, temp=temp)
+            await store.set_tag("empty", HashAndFormat(EMPTY_HASH))
+            small = await store.add_bytes(b"small")
+            assert await store.delete([EMPTY_HASH, small]) == 1
+        assert await store.read(EMPTY_HASH) == b""
+        assert await store.delete([EMPTY_HASH]) == 0
 
     # Lifetime
 
