@@ -29,6 +29,13 @@ NEAR_CONNECTIONS = 2
 FAR_S = 0.01
 """Round trips up to this are near: one stream fills what one connection can carry."""
 
+VERY_FAR_S = 0.05
+VERY_FAR_WORTH = 32 << 20
+VERY_FAR_STREAMS = 8
+VERY_FAR_CONNECTIONS = 2
+"""From so long a round trip on much data is asked for over several at once: until they were found
+out to be needed, much of the time would be gone. Each connection has a slow start of its own."""
+
 GROWTH = 1.1
 """A rate that did not grow by this much was not held back by what was added."""
 
@@ -187,6 +194,9 @@ class Parallelism:
         if begin is None:
             self._begin = measured
             self._begun_s = measured.now_s
+            if (self._rtt_s or 0) >= VERY_FAR_S and (measured.bytes_left or 0) >= VERY_FAR_WORTH:
+                self.streams = min(VERY_FAR_STREAMS, self._streams_max)
+                self._use_connections(VERY_FAR_CONNECTIONS)
             return
         passed_s = measured.now_s - begin.now_s
         bytes_fetched = measured.bytes_fetched - begin.bytes_fetched

@@ -11,6 +11,8 @@ from blobsync.protocols.blobs.parallelism import (
     NEAR_CONNECTIONS,
     STREAM_WINDOW,
     STREAMS_MAX,
+    VERY_FAR_CONNECTIONS,
+    VERY_FAR_STREAMS,
     Measured,
     Parallelism,
 )
@@ -54,11 +56,25 @@ def test_a_far_peer_gets_the_streams_that_fill_the_link(rtt_s: float):
     parallelism = fetch(link, 2 * GIB)
     assert link.carried(parallelism.streams, 1) == link.rate
     assert parallelism.streams <= 4 * link.rate * rtt_s / STREAM_WINDOW + 2, "not many more"
-    assert parallelism.connections <= 2, "a second one that gains nothing is the last"
+    begun = fetch(link, 2 * GIB, until_s=0.0).connections
+    assert parallelism.connections <= 2 * begun, "more that gain nothing are the last"
 
 
 def test_streams_have_a_limit():
     assert fetch(Link(0.3, 1e9), 4 * GIB).streams == STREAMS_MAX
+
+
+def test_much_of_a_very_far_peer_is_asked_for_over_several_at_once():
+    link = Link(0.1, 125e6)
+    begun = fetch(link, GIB, until_s=0.0)
+    assert (begun.streams, begun.connections) == (VERY_FAR_STREAMS, VERY_FAR_CONNECTIONS)
+    little = fetch(link, 1 << 20, until_s=0.0)
+    assert (little.streams, little.connections) == (2, 1)
+    less_far = fetch(Link(0.02, 125e6), GIB, until_s=0.0)
+    assert (less_far.streams, less_far.connections) == (2, 1)
+    alone = Parallelism(link.rtt_s, connections_max=1)
+    alone.look(Measured(0.0, 0, 0, GIB, link.rtt_s))
+    assert (alone.streams, alone.connections) == (VERY_FAR_STREAMS, 1)
 
 
 def test_a_slow_far_peer_gets_few_streams():
@@ -93,7 +109,7 @@ def test_a_rate_that_grows_is_not_held_back_by_losses():
     for look in range(9):
         parallelism.look(Measured(look * 0.5, fetched, 0, GIB, 0.3))
         fetched += 10_000 << look
-    assert parallelism.connections == 1
+    assert parallelism.connections == VERY_FAR_CONNECTIONS, "as it began"
 
 
 def test_losses_of_a_near_peer_are_answered_by_connections():
