@@ -51,12 +51,10 @@ MAP_SIZE = 1 << 30
 BATCH_MAX = 256
 """Jobs in one transaction."""
 
-SHARED_MAX = 64 * 1024 * 1024
-"""With more of mapped files in memory than this the pages of a large database are given back."""
-
-WHOLE_MAX = 160 * 1024 * 1024
-"""A database up to this size may be in memory as a whole: giving it back and taking it again and
-again takes a tenth of the processor time of a fetch of 30,000 files."""
+RESIDENT_MAX = 352 * 1024 * 1024
+SHARED_MIN = 64 * 1024 * 1024
+"""Pages of the database are given back when the process has more than this in memory, of which at
+least so much are mapped files: to take them again costs time."""
 
 ROWS_BETWEEN_LOOKS = 256
 """Rows that a transaction touches before it looks again at how much is in memory. Each brings one
@@ -273,7 +271,6 @@ class Database:
         self._tables = tables
         self._gate = _MapGate()
         self._map_size = environment.info()["map_size"]
-        self._page_size = environment.stat()["psize"]
         self._mapping: mapped.Mapping | None = None
         self._mapping_is_known = False
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -360,12 +357,11 @@ class Database:
 
     def bound_memory(self) -> None:
         """Give back the memory of mapped pages if it is much, whoever reads or writes meanwhile."""
-        if mapped.shared_bytes() > SHARED_MAX:
+        resident = mapped.resident()
+        if resident.total > RESIDENT_MAX and resident.shared > SHARED_MIN:
             # The map stays where it is while we are in here.
             with self._gate.transaction():
-                if self._closed or self._size() <= WHOLE_MAX:
-                    return
-                if mapping := self._find_mapping():
+                if not self._closed and (mapping := self._find_mapping()):
                     self._give_back(mapping)
 
     def clear_stale_readers(self) -> None:
@@ -474,10 +470,6 @@ class Database:
             job.error = translate(error) if isinstance(error, lmdb.Error) else error
             if not alone:
                 child.abort()
-
-    def _size(self) -> int:
-        """Bytes of the pages that were ever in use."""
-        return (self._environment.info()["last_pgno"] + 1) * self._page_size
 
     # The map, and where it is. All of this within the gate, so that none of it moves meanwhile.
 

@@ -28,6 +28,14 @@ class Mapping(NamedTuple):
     size: int
 
 
+class Resident(NamedTuple):
+    """Bytes in memory."""
+
+    total: int
+    shared: int
+    """Of mapped files."""
+
+
 class _Buffer(ctypes.Structure):
     """`Py_buffer`, as of PEP 3118."""
 
@@ -46,14 +54,15 @@ class _Buffer(ctypes.Structure):
     )
 
 
-def shared_bytes() -> int:
-    """Bytes of mapped files that are in the memory of this process; 0 where that is not known."""
+def resident() -> Resident:
+    """What this process has in memory; zeros where that is not known."""
     if not _IS_LINUX:
-        return 0
+        return Resident(0, 0)
     try:
-        return int(_STATM.read_bytes().split()[2]) * mmap.PAGESIZE
+        _, total, shared, *_ = _STATM.read_bytes().split()
     except OSError:
-        return 0
+        return Resident(0, 0)
+    return Resident(int(total) * mmap.PAGESIZE, int(shared) * mmap.PAGESIZE)
 
 
 def mapping_of(view: memoryview, size: int) -> Mapping | None:

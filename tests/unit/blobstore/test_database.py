@@ -231,20 +231,20 @@ def large(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     if sys.platform != "linux":
         pytest.skip("the system does not tell what is mapped")
     fill(database)
-    monkeypatch.setattr(database_module, "WHOLE_MAX", 0)
+    monkeypatch.setattr(database_module, "RESIDENT_MAX", 0)
     # Beside what is mapped for other reasons.
     database.read(lambda txn: txn.count(Table.DATA))
-    monkeypatch.setattr(database_module, "SHARED_MAX", 0)
+    monkeypatch.setattr(database_module, "SHARED_MIN", 0)
     database.bound_memory()
     assert database.read(lambda txn: txn.count(Table.DATA)) == MANY_ROWS
-    monkeypatch.setattr(database_module, "SHARED_MAX", mapped.shared_bytes() + SMALL)
+    monkeypatch.setattr(database_module, "SHARED_MIN", mapped.resident().shared + SMALL)
     monkeypatch.setattr(database_module, "ROWS_BETWEEN_LOOKS", ROWS)
     return database
 
 
 def peak_of(work: Iterator[None]) -> int:
     """The most that was mapped beyond what may stay."""
-    return max(mapped.shared_bytes() for _ in work) - database_module.SHARED_MAX
+    return max(mapped.resident().shared for _ in work) - database_module.SHARED_MIN
 
 
 ROWS = 64
@@ -295,12 +295,12 @@ def test_a_long_writer_does_not_map_all_of_it(large: Database) -> None:
     assert large.read(lambda txn: dict(txn.scan(Table.DATA))) == expected
 
 
-def test_a_small_database_may_stay_in_memory(
+def test_pages_stay_while_the_process_has_little_in_memory(
     large: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_module, "WHOLE_MAX", 1 << 30)
+    monkeypatch.setattr(database_module, "RESIDENT_MAX", 1 << 40)
     rows = large.read(lambda txn: dict(txn.scan(Table.DATA)))
-    assert mapped.shared_bytes() - database_module.SHARED_MAX > sum(map(len, rows.values()))
+    assert mapped.resident().shared - database_module.SHARED_MIN > sum(map(len, rows.values()))
 
 
 def test_memory_is_given_back_while_others_read(large: Database) -> None:
@@ -313,7 +313,7 @@ def test_memory_is_given_back_while_others_read(large: Database) -> None:
         for number, found in enumerate(txn.scan(Table.DATA)):
             if number % 1000 == 0:
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(database_module, "SHARED_MAX", 0)
+                    patch.setattr(database_module, "SHARED_MIN", 0)
                     other = threading.Thread(target=large.bound_memory)
                     other.start()
                     other.join()
@@ -339,9 +339,9 @@ def test_only_the_map_itself_is_given_back(
         real(mapping)
 
     monkeypatch.setattr(mapped, "give_back", give_back)
-    monkeypatch.setattr(database_module, "SHARED_MAX", 0)
-    monkeypatch.setattr(database_module, "WHOLE_MAX", 0)
-    monkeypatch.setattr(mapped, "shared_bytes", lambda: 1)
+    monkeypatch.setattr(database_module, "SHARED_MIN", 0)
+    monkeypatch.setattr(database_module, "RESIDENT_MAX", 0)
+    monkeypatch.setattr(mapped, "resident", lambda: mapped.Resident(1, 1))
     stop = threading.Event()
     failures: list[BaseException] = []
 
@@ -385,9 +385,9 @@ def test_what_the_system_refuses_is_told_and_harms_nothing(
         raise OSError(errno.EINVAL, "locked")
 
     monkeypatch.setattr(mapped, "mapping_of", lambda view, size: mapped.Mapping(0, size))
-    monkeypatch.setattr(mapped, "shared_bytes", lambda: 1)
-    monkeypatch.setattr(database_module, "SHARED_MAX", 0)
-    monkeypatch.setattr(database_module, "WHOLE_MAX", 0)
+    monkeypatch.setattr(mapped, "resident", lambda: mapped.Resident(1, 1))
+    monkeypatch.setattr(database_module, "SHARED_MIN", 0)
+    monkeypatch.setattr(database_module, "RESIDENT_MAX", 0)
     monkeypatch.setattr(mapped, "give_back", refuse)
     for number in range(3):
         database.write(lambda txn, n=number: txn.put(Table.TAGS, b"%d" % n, b"v"))

@@ -29,16 +29,16 @@ def path(tmp_path: Path) -> Path:
 def test_pages_go_and_come_back(path: Path) -> None:
     content = path.read_bytes()
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as map:
-        before = mapped.shared_bytes()
+        before = mapped.resident().shared
         assert map[:] == content
-        assert mapped.shared_bytes() >= before + SIZE
+        assert mapped.resident().shared >= before + SIZE
         for at in (0, 1, SIZE // 2, SIZE - 1):
             with memoryview(map) as view, view[at:] as part:
                 found = mapped.mapping_of(part, SIZE)
             assert found is not None
             assert found.size == SIZE
             mapped.give_back(found)
-            assert mapped.shared_bytes() <= before + SIZE // 2
+            assert mapped.resident().shared <= before + SIZE // 2
             assert map[:] == content
 
 
@@ -68,10 +68,10 @@ def test_a_refusal_is_raised() -> None:
 
 def test_a_system_that_tells_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "_STATM", path / "statm")
-    assert mapped.shared_bytes() == 0
+    assert mapped.resident() == (0, 0)
     monkeypatch.setattr(mapped, "_MAPS", path / "maps")
     with pytest.raises(OSError, match="maps"):
         mapped.mapping_of(memoryview(b"1"), SIZE)
     monkeypatch.setattr(mapped, "_IS_LINUX", False)
     assert mapped.mapping_of(memoryview(b"1"), SIZE) is None
-    assert mapped.shared_bytes() == 0
+    assert mapped.resident() == (0, 0)
