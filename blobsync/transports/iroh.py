@@ -13,11 +13,13 @@ import pyiroh
 from blobsync.address import EndpointAddr, EndpointId, RelayUrl, SocketAddr
 from blobsync.errors import BlobsyncError, LocalProtocolError, UnreachableError
 from blobsync.transports.api import (
+    BindError,
     BiStream,
     Connection,
     ConnectionClosedError,
-    Endpoint,
     Incoming,
+    NetworkEndpoint,
+    NoAddressError,
     PathInfo,
     RecvStream,
     SendStream,
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 15.0
 """Time that dialling may take, relays and hole punching included."""
-
-
-class BindError(BlobsyncError):
-    """A local address cannot be bound."""
 
 
 def translate_error(error: pyiroh.IrohError) -> BlobsyncError:
@@ -62,7 +60,7 @@ def translate_error(error: pyiroh.IrohError) -> BlobsyncError:
         case pyiroh.ConnectRefused():
             return UnreachableError("it refused the connection")
         case pyiroh.NoAddresses():
-            return UnreachableError("nothing says where it is: no address and no relay")
+            return NoAddressError("nothing says where it is: no address and no relay")
         case pyiroh.NoCommonAlpn():
             return UnreachableError("it does not speak this protocol")
         case pyiroh.ConnectError():
@@ -208,7 +206,7 @@ class IrohIncoming(Incoming):
         self._incoming.refuse()
 
 
-class IrohEndpoint(Endpoint):
+class IrohEndpoint(NetworkEndpoint):
     """Over `pyiroh.Endpoint`."""
 
     def __init__(self, endpoint: pyiroh.Endpoint) -> None:
@@ -268,11 +266,9 @@ class IrohEndpoint(Endpoint):
         )
 
     def bound_ports(self) -> list[int]:
-        """The UDP ports of our sockets."""
         return [SocketAddr.from_text(text).port for text in self._endpoint.bound_sockets()]
 
     async def online(self, timeout_s: float) -> bool:
-        """Wait until a relay is connected; whether one was in time."""
         try:
             await self._endpoint.online(timeout_s)
         except pyiroh.NotOnline:
@@ -280,7 +276,6 @@ class IrohEndpoint(Endpoint):
         return True
 
     async def wait_for_addr(self, timeout_s: float) -> EndpointAddr:
-        """`addr`, once it holds an address to dial, or as it is when the time is up."""
         try:
             async with asyncio.timeout(timeout_s):
                 async for addr in self._endpoint.watch_addr():
