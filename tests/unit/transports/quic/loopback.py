@@ -13,6 +13,7 @@ from blobsync.transports.quic.endpoint import AioquicEndpoint
 from tests.unit.transports.quic.hostile import ALPN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AsyncExitStack
 
     from blobsync.transports import Connection, Endpoint, NetworkEndpoint
@@ -77,3 +78,9 @@ async def echo(ours: Connection, theirs: Connection, data: bytes = b"ping") -> N
     await answering.send.write(data)
     await answering.send.finish()
     assert await asking.recv.read_to_end(len(data)) == data
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a state inside of an endpoint that no event tells of."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
