@@ -76,7 +76,7 @@ async def _share(
             output, lambda progress: app.share(paths, mode=mode, progress=progress)
         )
         try:
-            _tell_ticket(output, share)
+            _tell_ticket(output, share, network.relay)
             started_s = time.monotonic()
             with interrupts.regular_end() as stop:
                 await _serve(output, share, stop)
@@ -87,7 +87,7 @@ async def _share(
     _tell_end(output, counters, seconds)
 
 
-def _tell_ticket(output: Output, share: Share) -> None:
+def _tell_ticket(output: Output, share: Share, relay: str | None) -> None:
     collection = share.collection
     ticket = share.ticket.to_text()
     output.event(
@@ -111,7 +111,7 @@ def _tell_ticket(output: Output, share: Share) -> None:
         output.note(f"receivers that check names will refuse this: {share.refused_name}")
     if share.relay_is_missing:
         output.note("the relay did not answer: this ticket holds direct addresses only")
-    if share.transport == "aioquic":
+    if share.transport == "aioquic" and relay is None:
         output.note("over aioquic, without relays: this ticket holds direct addresses only")
     output.note(f"sharing {summarize(collection)}; fetch it with: blobsync get TICKET")
     output.result(ticket)

@@ -27,6 +27,10 @@ from blobsync.transports.api import (
     StreamStoppedError,
 )
 
+# By name, so that a bare folder called `pyiroh`, as in a clone without the binding, is not taken
+# for it.
+from pyiroh import IrohError
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
@@ -34,7 +38,7 @@ CONNECT_TIMEOUT_S = 15.0
 """Time that dialling may take, relays and hole punching included."""
 
 
-def translate_error(error: pyiroh.IrohError) -> BlobsyncError:
+def translate_error(error: IrohError) -> BlobsyncError:
     """The error of ours for one of the binding, except those of its pumps."""
     match error:
         case pyiroh.StreamReset():
@@ -78,7 +82,7 @@ def translated_errors(doing: str = "") -> Generator[None]:
     """Translate errors of the binding; `doing` names the attempt in front of the reason."""
     try:
         yield
-    except pyiroh.IrohError as error:
+    except IrohError as error:
         translated = translate_error(error)
         if doing:
             translated.args = (f"{doing}: {translated}",)
@@ -99,7 +103,7 @@ class IrohRecvStream(RecvStream):
     async def read(self, max_bytes: int) -> bytes:
         try:
             return await self._stream.read(max_bytes)
-        except pyiroh.IrohError as error:
+        except IrohError as error:
             raise translate_error(error) from error
 
     def stop(self, code: int) -> None:
@@ -121,7 +125,7 @@ class IrohSendStream(SendStream):
     async def write(self, data: bytes) -> None:
         try:
             await self._stream.write_all(data)
-        except pyiroh.IrohError as error:
+        except IrohError as error:
             raise translate_error(error) from error
 
     async def finish(self) -> None:

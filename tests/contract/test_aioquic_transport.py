@@ -11,6 +11,7 @@ import pytest
 from blobsync.address import SocketAddr
 from blobsync.transports.quic.endpoint import AioquicEndpoint
 from blobsync.transports.testing import ALPN, TransportContract
+from tests.needs import iroh_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,7 +59,7 @@ class TestAioquicTransportPlainOverIpv6(TransportContract):
 class TestAioquicDialsIroh(TransportContract):
     @asynccontextmanager
     async def open_endpoints(self) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
-        iroh = pytest.importorskip("blobsync.transports.iroh", exc_type=ImportError)
+        iroh = iroh_transport()
         async with (
             await AioquicEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as ours,
             await iroh.IrohEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as theirs,
@@ -70,7 +71,7 @@ class TestAioquicDialsIroh(TransportContract):
 class TestIrohDialsAioquic(TransportContract):
     @asynccontextmanager
     async def open_endpoints(self) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
-        iroh = pytest.importorskip("blobsync.transports.iroh", exc_type=ImportError)
+        iroh = iroh_transport()
         async with (
             await AioquicEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as ours,
             await iroh.IrohEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as theirs,

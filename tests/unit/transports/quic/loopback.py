@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from blobsync.address import SocketAddr
 from blobsync.transports.quic.endpoint import AioquicEndpoint
+from tests.needs import iroh_transport
 from tests.unit.transports.quic.hostile import ALPN
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ class Endpoints:
         return await self._stack.enter_async_context(await AioquicEndpoint.bind(**options))
 
     async def iroh(self, **options: Any) -> NetworkEndpoint:
-        module = import_iroh()
+        module = iroh_transport()
         options = {"alpns": [ALPN], "bind": [LOOPBACK], **options}
         endpoint = await module.IrohEndpoint.bind(**options)
         await endpoint.wait_for_addr(10)
@@ -40,17 +38,6 @@ class Endpoints:
 
     async def open(self, kind: str, **options: Any) -> NetworkEndpoint:
         return await (self.iroh if kind == "iroh" else self.aioquic)(**options)
-
-
-def import_iroh() -> Any:
-    """The iroh transport. Without the binding its tests are skipped on a laptop, and fail in CI."""
-    try:
-        from blobsync.transports import iroh
-    except ImportError:
-        if os.environ.get("CI") == "true":
-            pytest.fail("pyiroh is not built")
-        pytest.skip("pyiroh is not built")
-    return iroh
 
 
 async def join(dialler: Endpoint, listener: Endpoint) -> tuple[Connection, Connection]:
