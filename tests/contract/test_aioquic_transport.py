@@ -10,6 +10,7 @@ import pytest
 
 from blobsync.address import SocketAddr
 from blobsync.transports.quic.endpoint import AioquicEndpoint
+from blobsync.transports.quic.raw_connection import RawKeyConnection
 from blobsync.transports.testing import ALPN, TransportContract
 from tests.needs import iroh_transport
 
@@ -43,15 +44,23 @@ class TestAioquicTransport(TransportContract):
             yield one, two
 
 
+PLAIN = {
+    "alpns": [ALPN],
+    "bind": [LOOPBACK_IPV6],
+    "offload": False,
+    "make_connection": RawKeyConnection,
+}
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 class TestAioquicTransportPlainOverIpv6(TransportContract):
-    """Without what Linux alone has, over IPv6."""
+    """Without what Linux alone has, and without shortcuts; over IPv6."""
 
     @asynccontextmanager
     async def open_endpoints(self) -> AsyncIterator[tuple[Endpoint, Endpoint]]:
         async with (
-            await AioquicEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK_IPV6], offload=False) as one,
-            await AioquicEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK_IPV6], offload=False) as two,
+            await AioquicEndpoint.bind(**PLAIN) as one,
+            await AioquicEndpoint.bind(**PLAIN) as two,
         ):
             yield one, two
 

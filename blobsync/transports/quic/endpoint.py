@@ -23,6 +23,7 @@ from blobsync.transports.api import (
     NoAddressError,
 )
 from blobsync.transports.quic.connection import AioquicConnection, address_text
+from blobsync.transports.quic.fast_connection import FastConnection
 from blobsync.transports.quic.first_packet import (
     FirstPacket,
     destination_cid,
@@ -31,7 +32,7 @@ from blobsync.transports.quic.first_packet import (
     first_packet,
 )
 from blobsync.transports.quic.local_addresses import local_ipv4, local_ipv6
-from blobsync.transports.quic.raw_connection import Identity, RawKeyConnection, decode_alpn
+from blobsync.transports.quic.raw_connection import Identity, decode_alpn
 from blobsync.transports.quic.udp import Datagram, UdpSocket, by_address, socket_address
 from blobsync.transports.quic.waiting import Change
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from blobsync.address import EndpointId
+    from blobsync.transports.quic.raw_connection import RawKeyConnection
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ class AioquicEndpoint(NetworkEndpoint):
         identity: Identity,
         alpns: Sequence[bytes],
         *,
-        make_connection: ConnectionMaker = RawKeyConnection,
+        make_connection: ConnectionMaker = FastConnection,
     ) -> None:
         for alpn in alpns:
             decode_alpn(alpn)
@@ -136,7 +138,7 @@ class AioquicEndpoint(NetworkEndpoint):
         alpns: Sequence[bytes] = (),
         bind: Sequence[SocketAddr] = (),
         offload: bool = True,
-        make_connection: ConnectionMaker = RawKeyConnection,
+        make_connection: ConnectionMaker = FastConnection,
     ) -> AioquicEndpoint:
         """Open an endpoint.
 

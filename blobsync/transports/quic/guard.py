@@ -27,11 +27,13 @@ METHODS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
     (_CONNECTION, "QuicConnection"): {
         "_alpn_handler": ("alpn_protocol",),
         "_get_or_create_stream_for_send": ("stream_id",),
+        "_idle_timeout": (),
         "_initialize": ("peer_cid",),
         "_on_connection_limit_delivery": ("delivery", "limit"),
         "_on_max_stream_data_delivery": ("delivery", "stream"),
         "_parse_transport_parameters": ("data", "from_session_ticket"),
         "_payload_received": ("context", "plain", "crypto_frame_required"),
+        "_stream_can_receive": ("stream_id",),
         "_update_traffic_key": ("direction", "epoch", "cipher_suite", "secret"),
         "_write_connection_limits": ("builder", "space"),
         "_write_stream_limits": ("builder", "space", "stream"),
@@ -60,28 +62,52 @@ METHODS: Mapping[tuple[str, str], Mapping[str, tuple[str, ...]]] = {
     },
 }
 
-# What a new connection has.
-CONNECTION_ATTRIBUTES = (
-    *(
-        "_close_event",
-        "_cryptos",
-        "_datagrams_pending",
-        "_events",
-        "_handshake_complete",
-        "_handshake_confirmed",
+# What new objects have, by the name that `_make_parts` gives them.
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "connection": (
+        *("_ack_delay", "_ack_eliciting_sent_since_receipt", "_close_at", "_close_event"),
+        *("_close_pending", "_cryptos", "_datagrams_pending", "_events", "_handshake_complete"),
+        *("_handshake_confirmed", "_host_cid_seq", "_host_cids", "_is_client", "_local_max_data"),
+        *("_local_max_streams_bidi", "_local_max_streams_uni", "_local_next_stream_id_bidi"),
+        *("_loss", "_max_datagram_size", "_network_paths", "_packet_number", "_peer_cid"),
+        *("_ping_pending", "_probe_pending", "_remote_max_data", "_remote_max_data_used"),
+        *("_remote_max_datagram_frame_size", "_remote_max_streams_bidi", "_spaces", "_spin_bit"),
+        *("_spin_highest_pn", "_state", "_streams", "_streams_queue", "_version"),
     ),
-    *("_host_cid_seq", "_host_cids", "_is_client", "_local_max_data", "_local_max_streams_bidi"),
-    *("_local_max_streams_uni", "_local_next_stream_id_bidi", "_loss", "_max_datagram_size"),
-    *("_network_paths", "_packet_number", "_ping_pending", "_remote_max_datagram_frame_size"),
-    *("_remote_max_streams_bidi", "_state", "_streams"),
-)
-STREAM_ATTRIBUTES = ("max_stream_data_local", "max_stream_data_local_sent", "receiver", "sender")
-CONTEXT_ATTRIBUTES = (
-    *("_certificate_request", "_peer_certificate", "_request_client_certificate"),
-    *("_signature_algorithms", "_supported_groups", "alpn_cb", "certificate"),
-    *("certificate_private_key", "handshake_extensions", "received_extensions"),
-    "update_traffic_key_cb",
-)
+    "TLS context": (
+        *("_certificate_request", "_peer_certificate", "_request_client_certificate"),
+        *("_signature_algorithms", "_supported_groups", "alpn_cb", "certificate"),
+        *("certificate_private_key", "handshake_extensions", "received_extensions"),
+        "update_traffic_key_cb",
+    ),
+    "stream": (
+        *("is_blocked", "max_stream_data_local", "max_stream_data_local_sent"),
+        *("max_stream_data_remote", "receiver", "sender"),
+    ),
+    "stream receiver": (
+        *("_buffer", "_buffer_start", "_final_size", "highest_offset", "is_finished"),
+    ),
+    "stream sender": (
+        *("_buffer", "_buffer_start", "_buffer_stop", "_pending", "_reset_error_code"),
+        *("buffer_is_empty", "highest_offset", "is_finished", "on_data_delivery"),
+    ),
+    "recovery": (
+        *("_cc", "_pacer", "_pto_count", "_rtt_initialized", "_rtt_smoothed"),
+        "_time_of_last_sent_ack_eliciting_packet",
+    ),
+    "congestion control": (
+        *("_max_datagram_size", "additive_increase_factor", "bytes_in_flight"),
+        "congestion_window",
+    ),
+    "packet space": (
+        *("ack_at", "ack_eliciting_in_flight", "ack_queue", "expected_packet_number"),
+        *("largest_received_packet", "largest_received_time", "received_packets"),
+        "sent_packets",
+    ),
+    "keys": ("_update_key_requested", "recv", "send"),
+    "AEAD": ("_aead", "_iv"),
+    "header protection": ("_encryptor",),
+}
 
 
 class UnsupportedAioquicError(BlobsyncError):
@@ -125,16 +151,33 @@ def _first_problem(load: Callable[[str], Any]) -> str | None:
             if parameters != wanted:
                 return f"{class_name}.{name} takes {', '.join(parameters) or 'nothing'}"
     try:
-        configuration = load("aioquic.quic.configuration").QuicConfiguration(is_client=True)
-        made = {
-            CONNECTION_ATTRIBUTES: load(_CONNECTION).QuicConnection(configuration=configuration),
-            CONTEXT_ATTRIBUTES: load("aioquic.tls").Context(is_client=True),
-            STREAM_ATTRIBUTES: load("aioquic.quic.stream").QuicStream(stream_id=0),
-        }
+        parts = _make_parts(load)
     except (ImportError, AttributeError, TypeError) as error:
         return f"a connection cannot be made: {error}"
-    for names, instance in made.items():
+    for part, names in ATTRIBUTES.items():
         for name in names:
-            if not hasattr(instance, name):
-                return f"{type(instance).__name__} has no {name}"
+            if not hasattr(parts[part], name):
+                return f"{part} has no {name}"
     return None
+
+
+def _make_parts(load: Callable[[str], Any]) -> dict[str, Any]:
+    configuration = load("aioquic.quic.configuration").QuicConfiguration(
+        is_client=True, congestion_control_algorithm="cubic"
+    )
+    connection = load(_CONNECTION).QuicConnection(configuration=configuration)
+    stream = load("aioquic.quic.stream").QuicStream(stream_id=0)
+    crypto = load("aioquic._crypto")
+    return {
+        "connection": connection,
+        "TLS context": load("aioquic.tls").Context(is_client=True),
+        "stream": stream,
+        "stream receiver": stream.receiver,
+        "stream sender": stream.sender,
+        "recovery": connection._loss,
+        "congestion control": connection._loss._cc,
+        "packet space": load("aioquic.quic.recovery").QuicPacketSpace(),
+        "keys": load("aioquic.quic.crypto").CryptoPair(),
+        "AEAD": crypto.AEAD(b"aes-128-gcm", bytes(16), bytes(12)),
+        "header protection": crypto.HeaderProtection(b"aes-128-ecb", bytes(16)),
+    }

@@ -120,6 +120,15 @@ class BurstPacer(QuicPacketPacer):
             self.packet_time *= 0.8
             self.bucket_max = max(PACER_BURST * self.packet_time, PACER_BURST_S)
 
+    def take(self, count: int, now: float) -> int:
+        """How many of `count` packets may leave now; they count as sent."""
+        if self.packet_time is None:
+            return count
+        self.update_bucket(now=now)
+        count = min(count, int(self.bucket_time / self.packet_time))
+        self.bucket_time -= count * self.packet_time
+        return count
+
 
 class RawKeyConnection(QuicConnection):
     """One connection with an endpoint of iroh.

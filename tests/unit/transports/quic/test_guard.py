@@ -46,7 +46,7 @@ def test_the_installed_release_is_known():
         ),
         (
             changed("aioquic.tls", "Context", __init__=lambda self, is_client: None),
-            "Context has no _certificate_request",
+            "TLS context has no _certificate_request",
         ),
         (
             changed("aioquic.quic.connection", "QuicConnection", __init__=lambda self: None),
