@@ -12,6 +12,7 @@ in common is the state: the same counters, the same records of what was sent.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from aioquic.quic.connection import (
@@ -34,8 +35,11 @@ from blobsync.transports.quic.raw_connection import (
 )
 
 if TYPE_CHECKING:
+    from aioquic.buffer import Buffer
+    from aioquic.quic.crypto import CryptoPair
     from aioquic.quic.packet_builder import QuicDeliveryHandler
-    from aioquic.quic.stream import QuicStream
+    from aioquic.quic.recovery import QuicPacketSpace
+    from aioquic.quic.stream import QuicStream, QuicStreamSender
 
 PROBED_SIZES = (1452, 8952)
 """Datagrams that are tried, one after the other: a common Ethernet, one with jumbo frames. The
@@ -90,6 +94,10 @@ class FastConnection(RawKeyConnection):
         super().__init__(*args, **kwargs)
         self._probes_left = list(PROBED_SIZES)
         self._probe_under_way = False
+        self._received_at = 0.0
+        """When a packet moved the idle timeout on last; what comes at one time moves it once."""
+        self._acked: tuple[QuicStreamSender, int, int] | None = None
+        """Bytes that an acknowledgement under way covers, not told to their stream yet."""
         self.packets_received_fast = 0
         self.packets_sent_fast = 0
 
@@ -116,7 +124,7 @@ class FastConnection(RawKeyConnection):
             not self._is_client or all(cid != each.cid for each in self._host_cids)
         ):
             return False
-        keys = self._cryptos[Epoch.ONE_RTT].recv
+        keys = self._one_rtt_keys.recv
         aead, protection = keys.aead, keys.hp
         if keys.cipher_suite not in _AES or aead is None or protection is None:
             return False
@@ -130,7 +138,7 @@ class FastConnection(RawKeyConnection):
         truncated = int.from_bytes(data[9:start], "big") ^ int.from_bytes(
             mask[1 : 1 + pn_size], "big"
         )
-        space = self._spaces[Epoch.ONE_RTT]
+        space = self._one_rtt_space
         packet_number = _full_number(truncated, pn_size, space.expected_packet_number)
         header = b"".join((bytes((first,)), cid, truncated.to_bytes(pn_size, "big")))
         nonce = (aead._iv ^ packet_number).to_bytes(12, "big")
@@ -172,7 +180,9 @@ class FastConnection(RawKeyConnection):
         else:
             self.packets_received_fast += 1
 
-        self._close_at = now + self._idle_timeout()
+        if now != self._received_at:
+            self._received_at = now
+            self._close_at = now + self._idle_timeout()
         self._ack_eliciting_sent_since_receipt = False
         if packet_number > space.largest_received_packet:
             space.largest_received_packet = packet_number
@@ -191,13 +201,12 @@ class FastConnection(RawKeyConnection):
         # Type 8 to 15; without the bit that says that it is the last.
         if kind & 0xF9 != 0x08:
             return False
+        end = len(plain)
         try:
-            position = 1
-            stream_id, position = _varint(plain, position)
+            stream_id, position = _varint(plain, 1)
             offset = 0
             if kind & 0x04:
                 offset, position = _varint(plain, position)
-            end = len(plain)
             if kind & 0x02:
                 size, position = _varint(plain, position)
                 if position + size != end:
@@ -206,7 +215,8 @@ class FastConnection(RawKeyConnection):
             return False
         size = end - position
         stream = self._streams.get(stream_id)
-        if stream is None or size == 0:
+        # In one direction only, it might be one of ours.
+        if stream is None or size == 0 or stream_id & 2:
             return False
         receiver, limit = stream.receiver, self._local_max_data
         stop = offset + size
@@ -218,13 +228,22 @@ class FastConnection(RawKeyConnection):
             or receiver._buffer
             or stop > stream.max_stream_data_local
             or limit.used + size > limit.value
-            or not self._stream_can_receive(stream_id)
         ):
             return False
         receiver._buffer_start = receiver.highest_offset = stop
         limit.used += size
         self._events.append(StreamDataReceived(plain[position:], False, stream_id))
         return True
+
+    @cached_property
+    def _one_rtt_keys(self) -> CryptoPair:
+        """Asked for once the handshake is confirmed: the same from then on."""
+        return self._cryptos[Epoch.ONE_RTT]
+
+    @cached_property
+    def _one_rtt_space(self) -> QuicPacketSpace:
+        """As `_one_rtt_keys`."""
+        return self._spaces[Epoch.ONE_RTT]
 
     # Sending
 
@@ -247,7 +266,7 @@ class FastConnection(RawKeyConnection):
         return datagrams + super().datagrams_to_send(now)
 
     def _may_send_fast(self) -> bool:
-        pair = self._cryptos[Epoch.ONE_RTT]
+        pair = self._one_rtt_keys
         return (
             not self._close_pending
             and not self._probe_pending
@@ -289,14 +308,14 @@ class FastConnection(RawKeyConnection):
         if count < FULL_PACKETS_MIN:
             return []
 
-        keys = self._cryptos[Epoch.ONE_RTT].send
+        keys = self._one_rtt_keys.send
         assert keys.aead is not None
         assert keys.hp is not None
         encrypt, iv = keys.aead._aead.encrypt, keys.aead._iv
         first = 0x40 | (self._spin_bit << 5) | (keys.key_phase << 2) | (_PN_SIZE - 1)
         head = bytes((first,)) + peer_cid
-        space, number = self._spaces[Epoch.ONE_RTT], self._packet_number
-        sent, deliver = space.sent_packets, sender.on_data_delivery
+        space, number = self._one_rtt_space, self._packet_number
+        sent, deliver = space.sent_packets, self._on_data_delivery
         source, base = memoryview(sender._buffer), sender._buffer_start
         sealed: list[bytes] = []
         offset = start
@@ -316,7 +335,7 @@ class FastConnection(RawKeyConnection):
                 )
             )
             sent[packet_number] = SentStreamPacket(  # pyright: ignore[reportArgumentType] - alike
-                packet_number, now, size, ((deliver, (offset, stop, False)),)
+                packet_number, now, size, ((deliver, (sender, offset, stop)),)
             )
             offset = stop
         # A buffer that is looked at cannot shrink.
@@ -358,6 +377,33 @@ class FastConnection(RawKeyConnection):
         self.packets_sent_fast += count
         return datagrams
 
+    # Acknowledgements
+
+    def _on_data_delivery(
+        self, delivery: QuicDeliveryState, sender: QuicStreamSender, start: int, stop: int
+    ) -> None:
+        """As `QuicStreamSender.on_data_delivery`, but neighbours of one ACK frame are told
+        together: they come by the hundred, in order."""
+        if delivery is not QuicDeliveryState.ACKED:
+            sender.on_data_delivery(delivery, start, stop, False)
+        elif self._acked is not None and self._acked[0] is sender and self._acked[2] == start:
+            self._acked = sender, self._acked[1], stop
+        else:
+            self._tell_acked()
+            self._acked = sender, start, stop
+
+    def _tell_acked(self) -> None:
+        if self._acked is not None:
+            sender, start, stop = self._acked
+            self._acked = None
+            sender.on_data_delivery(QuicDeliveryState.ACKED, start, stop, False)
+
+    def _handle_ack_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        try:
+            super()._handle_ack_frame(context, frame_type, buf)
+        finally:
+            self._tell_acked()
+
     # The size of datagrams
 
     def _probe(self, now: float) -> list[tuple[bytes, Any]]:
@@ -368,7 +414,7 @@ class FastConnection(RawKeyConnection):
             self._probes_left.pop(0)
             return []
         self._probe_under_way = True
-        pair = self._cryptos[Epoch.ONE_RTT]
+        pair = self._one_rtt_keys
         builder = QuicPacketBuilder(
             host_cid=self.host_cid,
             is_client=self._is_client,
@@ -388,7 +434,7 @@ class FastConnection(RawKeyConnection):
         for packet in packets:
             packet.sent_time = now
             packet.in_flight = False
-            self._loss.on_packet_sent(packet=packet, space=self._spaces[Epoch.ONE_RTT])
+            self._loss.on_packet_sent(packet=packet, space=self._one_rtt_space)
         return [(datagram, self._network_paths[0].addr) for datagram in datagrams]
 
     def _on_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
