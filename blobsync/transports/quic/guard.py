@@ -17,7 +17,7 @@ from blobsync.errors import BlobsyncError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-WANTED = "aioquic>=1.7.2,<1.8"
+WANTED = "aioquic>=1.7.0,<1.8"
 """The releases that the tests were run with."""
 
 _CONNECTION = "aioquic.quic.connection"
