@@ -17,6 +17,7 @@ from blobsync.errors import LocalProtocolError, UnreachableError
 from blobsync.transports import BindError, ConnectionClosedError, NoAddressError
 from blobsync.transports.quic import endpoint as endpoint_module
 from blobsync.transports.quic.endpoint import AioquicEndpoint
+from blobsync.transports.quic.fast_connection import FastConnection
 from blobsync.transports.quic.raw_connection import STREAM_WINDOW, RawKeyConnection
 from blobsync.transports.quic.streams import UNACKNOWLEDGED_MAX, AioquicRecvStream
 from tests.unit.transports.quic.hostile import ALPN, identity
@@ -445,6 +446,27 @@ async def test_a_peer_that_opens_and_gives_up_streams_is_bounded(endpoints: Endp
             await asyncio.sleep(0)
     assert len(connection._opened) <= 201
     assert len(connection._streams) <= 201
+
+
+class Boundless(FastConnection):
+    """Believes that it may send anything."""
+
+    def _parse_transport_parameters(self, data, from_session_ticket=False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        self._remote_max_data = self._remote_max_stream_data_bidi_remote = 1 << 60
+
+
+@pytest.mark.parametrize("make", [FastConnection, RawKeyConnection])
+async def test_a_peer_that_ignores_its_windows_is_cut_off(endpoints: Endpoints, make):
+    ours, theirs = await join(
+        await endpoints.aioquic(make_connection=Boundless),
+        await endpoints.aioquic(make_connection=make),
+    )
+    stream = await ours.open_bi()
+    with pytest.raises(ConnectionClosedError, match="flow control error"):
+        await stream.send.write(bytes(32 << 20))
+    assert "flow control error" in str(await theirs.wait_closed())
+    assert sum(unread(recv) for _, recv in theirs._streams.values()) <= STREAM_WINDOW
 
 
 async def test_a_close_that_is_lost_is_said_again(endpoints: Endpoints):

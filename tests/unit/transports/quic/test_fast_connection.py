@@ -172,6 +172,17 @@ def test_several_streams_share_a_connection():
     assert received == contents
 
 
+@pytest.mark.parametrize("server", KINDS)
+def test_a_client_that_moves_is_followed(server: str):
+    """Behind a router that gave it another port: the server proves the new path and goes on."""
+    wire = joined("fast", server)
+    transfer(wire, bytes(1 << 20))
+    wire.client_addr = ("192.0.2.1", 3333)
+    transfer(wire, random.Random(8).randbytes(3 << 20))
+    assert wire.server.remote_addr == ("192.0.2.1", 3333)
+    assert wire.server._network_paths[0].is_validated
+
+
 # The size of datagrams
 
 

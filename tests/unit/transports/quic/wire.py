@@ -48,6 +48,8 @@ class Wire:
     ) -> None:
         self.client = client
         self.server = answer(client.original_destination_connection_id)
+        self.client_addr = CLIENT_ADDR
+        """Where the client's packets come from."""
         self.step_s = step_s
         self.now = 1000.0
         self.lost = lost
@@ -58,7 +60,7 @@ class Wire:
         """Both send what they have; returns the number of datagrams."""
         count = 0
         for sender, receiver, addr in (
-            (self.client, self.server, CLIENT_ADDR),
+            (self.client, self.server, self.client_addr),
             (self.server, self.client, SERVER_ADDR),
         ):
             if not sender.can_send:
