@@ -85,6 +85,8 @@ class AioquicConnection(Connection):
         """For the carrier: `quic.cid_sequence` when packets were routed to us last."""
         self.routed: set[bytes] = set()
         """For the carrier: the connection ids that lead here."""
+        self.original_cid = b""
+        """For the carrier: what a client that we accepted called us first."""
         self.source: Ancillary | None = None
         """For the carrier: what makes packets leave from the address that the peer knows."""
         self._carrier = carrier

@@ -343,6 +343,7 @@ class AioquicEndpoint(NetworkEndpoint):
         connection = self._add_connection(
             self._make_connection(self._identity, self._alpns, original_cid=cid)
         )
+        connection.original_cid = cid
         self._routes[cid] = connection
         connection.routed.add(cid)
         now = self._loop.time()
@@ -461,9 +462,14 @@ class AioquicEndpoint(NetworkEndpoint):
         if sequence == connection.routed_sequence:
             return
         connection.routed_sequence = sequence
-        for cid in connection.quic.host_cids:
+        cids = set(connection.quic.host_cids)
+        for cid in cids - connection.routed:
             self._routes[cid] = connection
-            connection.routed.add(cid)
+        kept = cids | ({connection.original_cid} & connection.routed)
+        # A peer may retire ids without end.
+        for cid in connection.routed - kept:
+            self._routes.pop(cid, None)
+        connection.routed = kept
 
     def forget(self, connection: AioquicConnection) -> None:
         """The connection is over."""

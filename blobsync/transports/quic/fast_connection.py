@@ -254,10 +254,17 @@ class FastConnection(RawKeyConnection):
             self._max_datagram_size > DATAGRAM_SIZE_MIN
             and self._loss._pto_count >= LOST_IN_A_ROW_MAX
         ):
-            self._probes_left.clear()
+            # Tried again once something is heard: it may have been silence of another kind.
+            self._probes_left = list(PROBED_SIZES)
+            self._probe_under_way = False
             self._set_datagram_size(DATAGRAM_SIZE_MIN)
         datagrams: list[tuple[bytes, Any]] = []
-        if self._probes_left and not self._probe_under_way and not self._close_pending:
+        if (
+            self._probes_left
+            and not self._probe_under_way
+            and not self._close_pending
+            and self._loss._pto_count == 0
+        ):
             datagrams += self._probe(now)
         if self._may_send_fast():
             for stream in self._streams_queue:
@@ -439,11 +446,14 @@ class FastConnection(RawKeyConnection):
 
     def _on_probe_delivery(self, delivery: QuicDeliveryState, size: int) -> None:
         self._probe_under_way = False
-        if delivery is not QuicDeliveryState.ACKED:
-            self._probes_left.clear()
-        elif self._probes_left and self._probes_left[0] == size:
+        if not self._probes_left or self._probes_left[0] != size:
+            # One from before they were given up.
+            return
+        if delivery is QuicDeliveryState.ACKED:
             self._probes_left.pop(0)
             self._set_datagram_size(size)
+        else:
+            self._probes_left.clear()
 
     def _set_datagram_size(self, size: int) -> None:
         self._max_datagram_size = size

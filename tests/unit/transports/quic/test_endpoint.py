@@ -129,6 +129,19 @@ async def test_new_connection_ids_lead_here_at_once(endpoints: Endpoints, dialle
         assert listener.unrouted == 0
 
 
+async def test_connection_ids_that_are_retired_lead_nowhere(endpoints: Endpoints):
+    """A peer may ask for new ones without end."""
+    listener = await endpoints.aioquic()
+    ours, theirs = await join(await endpoints.aioquic(), listener)
+    for _ in range(50):
+        cast("AioquicConnection", ours).quic.change_connection_id()
+        await echo(ours, theirs)
+    quic = cast("AioquicConnection", theirs).quic
+    assert quic._host_cid_seq > 20
+    assert set(quic.host_cids) <= set(listener._routes)
+    assert len(listener._routes) <= 9
+
+
 async def test_routes_end_with_their_connection(endpoints: Endpoints):
     ours, theirs = await endpoints.aioquic(), await endpoints.aioquic()
     for _ in range(3):
