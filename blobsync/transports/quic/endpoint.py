@@ -155,7 +155,8 @@ class AioquicEndpoint(NetworkEndpoint):
         """
         if len({addr.ip.version for addr in bind}) != len(bind):
             raise BindError("at most one IPv4 and one IPv6 address can be bound")
-        identity = Identity.from_bytes(secret_key or secrets.token_bytes(32))
+        secret_key = secrets.token_bytes(32) if secret_key is None else secret_key
+        identity = Identity.from_bytes(secret_key)
         endpoint = cls(identity, alpns, make_connection=make_connection)
         try:
             for addr in bind:
