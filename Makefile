@@ -16,6 +16,8 @@ B3SUM_VERSION := 1.8.7
 B3SUM := $(BLOBSYNC_CACHE)/tools/bin/b3sum
 CROC_VERSION := 10.7.0
 CROC := $(BLOBSYNC_CACHE)/tools/bin/croc
+# What pyproject.toml allows; constraints.txt has the newest.
+AIOQUIC_OLDEST := 1.7.0
 PEER_TARGET := $(BLOBSYNC_CACHE)/target-peer
 export BLOBSYNC_PEER ?= $(PEER_TARGET)/release/blobsync-peer
 PEER := tests/interop/peer
@@ -30,7 +32,7 @@ PYBAO_SOURCES := $(shell find store/pybao -name '*.rs' -o -name Cargo.toml -o -n
 PYIROH_SOURCES := $(shell find pyiroh -name '*.rs' -o -name Cargo.toml -o -name pyproject.toml)
 WORKSPACE := Cargo.toml Cargo.lock
 
-.PHONY: help check-machine install build test test-rust peers interop bench rivals demo lint format \
+.PHONY: help check-machine install build test test-others test-rust peers interop bench rivals demo lint format \
 	docs ci pins clean
 
 help: ## show this list
@@ -69,6 +71,14 @@ build: .venv/stamp-pyiroh ## build the two Rust bindings into .venv
 
 test: install test-rust ## the whole suite but the real Rust peers and the slow tests
 	$(BIN)/pytest -m "not interop and not slow" -n $(WORKERS) --timeout 120 $(ARGS)
+
+test-others: install ## the aioquic transport with the oldest aioquic; everything without pyiroh
+	$(BIN)/python tools/sibling_venv.py .venv-oldest aioquic==$(AIOQUIC_OLDEST)
+	.venv-oldest/bin/python -m pytest tests/unit/transports tests/contract/test_aioquic_transport.py \
+		-n $(WORKERS) --timeout 120 $(ARGS)
+	$(BIN)/python tools/sibling_venv.py .venv-without-pyiroh --without pyiroh
+	BLOBSYNC_WITHOUT_PYIROH=1 .venv-without-pyiroh/bin/python -m pytest -m "not interop and not slow" \
+		--ignore tests/benchmarks -n $(WORKERS) --timeout 120 $(ARGS)
 
 test-rust:
 	cargo test --locked --quiet -p pybao
@@ -126,7 +136,7 @@ format: install ## format Python and Rust
 docs: install ## build the documentation into site/
 	$(BIN)/mkdocs build --strict --quiet
 
-ci: lint test docs interop ## what CI runs, with the short benchmarks
+ci: lint test test-others docs interop ## what CI runs, with the short benchmarks
 	$(MAKE) bench ARGS=--short
 
 pins: ## write constraints.txt anew from what is in .venv
@@ -134,5 +144,5 @@ pins: ## write constraints.txt anew from what is in .venv
 		> constraints.txt
 
 clean: ## remove .venv and what was built in the clone
-	rm -rf .venv target site dist build
+	rm -rf .venv .venv-oldest .venv-without-pyiroh target site dist build
 	find store/pybao/python pyiroh/python -name '*.so' -delete

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 OURS = {"blobsync": "pyproject.toml", "blobstore": "store/pyproject.toml"}
 """Pure Python, so what runs is what the clone holds."""
-PACKAGES = ("pybao", "pyiroh", "lmdb", "blake3", "click")
+PACKAGES = ("pybao", "pyiroh", "aioquic", "lmdb", "blake3", "click")
 CRATES = ("iroh", "noq", "bao-tree", "blake3", "tokio", "pyo3")
 
 

@@ -72,6 +72,10 @@ AMOUNTS = {"bytes": "size of the file", "files": "number of files"}
 SIZES = {1 << 10: "KiB", 1 << 20: "MiB", 1 << 30: "GiB"}
 
 
+NO_TRANSFERS = ("ladder", "transports")
+"""Cases that the plots of factors leave out: one has a plot of its own, one has other rivals."""
+
+
 def draw_all(comparisons: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Draw what these comparisons hold; returns the files."""
     drawn = {
@@ -100,7 +104,7 @@ def factors(comparisons: Sequence[dict[str, Any]], measure: str, title: str) -> 
             {name: found[measure] for name, found in each["ratios"].items() if measure in found},
         )
         for each in comparisons
-        if "ratios" in each and each["case"] != "ladder"
+        if "ratios" in each and each["case"] not in NO_TRANSFERS
     ]
     rows = [(case, values) for case, values in rows if values]
     if not rows:

@@ -25,6 +25,8 @@ FORMAT = 2
 MEASURES = {
     "add_wall_s": "add s",
     "add_cpu_s": "add CPU s",
+    "send_wall_s": "send s",
+    "send_cpu_s": "send CPU s",
     "receive_wall_s": "receive s",
     "receive_cpu_s": "receive CPU s",
     "cpu_s": "all CPU s",

@@ -21,6 +21,7 @@ from benchmarks.cases import (
     scaling,
     small,
     tell,
+    transports,
     tree,
 )
 from benchmarks.cases import file as one_file
@@ -43,12 +44,13 @@ CASES: dict[str, Callable[[Setting], list[dict[str, Any]]]] = {
     "getters": getters.run,
     "hash": hash.run,
     "micro": micro.run,
+    "transports": transports.run,
     "ladder": ladder.run,
     "scaling-size": scaling.run_size,
     "scaling-files": scaling.run_files,
 }
 
-SHORT_CASES = ("file", "tree", "small", "rescan", "range", "hash", "micro")
+SHORT_CASES = ("file", "tree", "small", "rescan", "range", "hash", "micro", "transports")
 """What `--short` runs unless it is told: for CI, a minute and a half at most."""
 
 PAIRS, PAIRS_SHORT = 5, 1

@@ -23,6 +23,19 @@ _HEX_DIGITS = frozenset("0123456789abcdef")
 _FIELD_PRIME = 2**255 - 19
 _EDWARDS_D = -121665 * pow(121666, -1, _FIELD_PRIME) % _FIELD_PRIME
 
+_ORDER_8 = bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")
+_WEAK_Y = frozenset(
+    (
+        *(0, 1, _FIELD_PRIME - 1, _FIELD_PRIME, _FIELD_PRIME + 1),
+        int.from_bytes(_ORDER_8, "little"),
+        _FIELD_PRIME - int.from_bytes(_ORDER_8, "little"),
+    )
+)
+"""The y of every point of small order, also where it is not reduced: 14 keys with either sign."""
+
+_BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_TO_Z32 = bytes.maketrans(_BASE32, b"ybndrfg8ejkmcpqxot1uwisza345h769")
+
 
 @lru_cache(maxsize=4096)
 def _is_curve_point(key: bytes) -> bool:
@@ -77,9 +90,26 @@ class EndpointId(bytes):
             f"an endpoint id is 64 hex digits or 52 base32 characters, not {len(text)}"
         )
 
+    @property
+    def is_weak(self) -> bool:
+        """Whether it is a point of small order: an id all the same, but nobody can prove to be it.
+
+        Signatures of such a key can be made without any secret, so it must be refused before one
+        is verified.
+        """
+        return int.from_bytes(self, "little") & (2**255 - 1) in _WEAK_Y
+
     def short(self) -> str:
         """The first ten hex digits, for people."""
         return self[:5].hex()
+
+    def base32(self) -> str:
+        """52 lower-case characters, which `from_text` takes as well."""
+        return base64.b32encode(self).rstrip(b"=").decode().lower()
+
+    def z32(self) -> str:
+        """The form of DNS and pkarr names. Not one that is parsed as an id: see `from_text`."""
+        return base64.b32encode(self).rstrip(b"=").translate(_TO_Z32).decode()
 
     def __str__(self) -> str:
         return self.hex()

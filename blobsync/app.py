@@ -11,6 +11,7 @@ import logging
 import os
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,11 @@ from blobsync.protocols.blobs import (
     get_sizes,
     read_range,
 )
-from blobsync.protocols.blobs.iroh_pumps import IrohPumps
 from blobsync.sharing import Share, cancelled, refused_name, serve
 from blobsync.sync.fetch import FolderFetch, Overwrite
 from blobsync.sync.root import Root
-from blobsync.transports.iroh import BindError, IrohEndpoint
+from blobsync.transport import choose_transport
+from blobsync.transports import BindError
 from blobsync.wire.ticket import BlobTicket
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
     from blobsync.address import EndpointId
     from blobsync.protocols.blobs import Pumps
     from blobsync.sync.events import FetchEvent
-    from blobsync.transports import Connection
+    from blobsync.transport import Transport
+    from blobsync.transports import Connection, NetworkEndpoint
 
 __all__ = [
     "App",
@@ -95,7 +97,6 @@ class App:
         self.home = home
         self.store = store
         self._network = network
-        self._pumps: Pumps = IrohPumps()
         self._shares: list[Share] = []
 
     @classmethod
@@ -117,6 +118,15 @@ class App:
             finally:
                 for share in app._shares:
                     await share.close()
+
+    @cached_property
+    def _transport(self) -> Transport:
+        """Chosen at first use: most commands need none."""
+        return choose_transport(self._network.transport_name())
+
+    @cached_property
+    def _pumps(self) -> Pumps:
+        return self._transport.make_pumps()
 
     def endpoint_id(self) -> EndpointId:
         """The id that shares of this home have; makes the key at first use. No network."""
@@ -153,7 +163,7 @@ class App:
             BindError: the address is taken.
             ImportFileError: see `Store.import_collection`.
         """
-        relays = self._network.relays(if_unset=None)
+        relays = self._transport.relays(self._network, if_unset=None)
         async with AsyncExitStack() as stack:
             identity = Identity.claim(self.home)
             stack.callback(identity.release)
@@ -176,6 +186,7 @@ class App:
                 BlobTicket(addr, *target),
                 collection,
                 provider,
+                transport=self._transport.name,
                 id_is_temporary=identity.is_temporary,
                 relay_is_missing=not is_online,
                 refused_name=await asyncio.to_thread(refused_name, collection),
@@ -185,7 +196,7 @@ class App:
         self._shares.append(share)
         return share
 
-    async def _bind(self, identity: Identity, relays: Sequence[str] | None) -> IrohEndpoint:
+    async def _bind(self, identity: Identity, relays: Sequence[str] | None) -> NetworkEndpoint:
         """Bind for serving: without a port of the user's the one of the last time, if free."""
         asked = self._network.bind_addrs()
         port = identity.last_port()
@@ -195,7 +206,7 @@ class App:
             attempts.insert(0, [SocketAddr(ip, port) for ip in hosts])
         for attempt in attempts:
             try:
-                endpoint = await IrohEndpoint.bind(
+                endpoint = await self._transport.bind(
                     secret_key=identity.secret_key,
                     alpns=[ALPN],
                     bind=attempt,
@@ -246,8 +257,8 @@ class App:
             UnreachableError: no way to it.
             TicketError: nobody can have the key that the ticket names.
         """
-        relays = self._network.relays(if_unset=ticket.addr.relay_urls)
-        endpoint = await IrohEndpoint.bind(
+        relays = self._transport.relays(self._network, if_unset=ticket.addr.relay_urls)
+        endpoint = await self._transport.bind(
             bind=self._network.bind_addrs(), relays=relays, relay_token=self._network.relay_token
         )
         async with endpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -20,9 +21,21 @@ class OptionError(BlobsyncError, ValueError):
     exit_code = ExitCode.USAGE
 
 
+class TransportName(StrEnum):
+    """The ways to other endpoints; see `blobsync.transport`."""
+
+    AUTO = "auto"
+    """iroh where pyiroh is installed, else aioquic."""
+    IROH = "iroh"
+    AIOQUIC = "aioquic"
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkOptions:
     """How the endpoint meets the network."""
+
+    transport: str = TransportName.AUTO
+    """A `TransportName`."""
 
     relay: str | None = None
     """`default` (the public relays of iroh), `disabled`, or the URL of one. None: `default` to
@@ -33,6 +46,29 @@ class NetworkOptions:
     """Local addresses `ip:port` (or `ip`) to bind, at most one IPv4 and one IPv6; none: all."""
     online_timeout_s: float = 10.0
     """How long to wait for the relay before a ticket is made without it."""
+
+    def transport_name(self) -> TransportName:
+        """`transport`.
+
+        Raises:
+            OptionError: there is no such transport.
+        """
+        try:
+            return TransportName(self.transport)
+        except ValueError as error:
+            raise OptionError(f"no transport is called {self.transport!r}") from error
+
+    def check_no_relay(self) -> None:
+        """For a transport without relays.
+
+        Raises:
+            OptionError: one is asked for.
+        """
+        if self.relays(if_unset=()) != ():
+            raise OptionError(
+                f"the {TransportName.AIOQUIC} transport has no relays:"
+                f" leave --relay out, or use --transport {TransportName.IROH}"
+            )
 
     def bind_addrs(self) -> list[SocketAddr]:
         """`bind` as addresses; a missing port is 0.

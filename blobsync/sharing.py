@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from blobstore import ImportedCollection
+    from blobsync.network import TransportName
     from blobsync.protocols.blobs import Provider, ProviderCounters
     from blobsync.transports import Endpoint, Incoming
     from blobsync.wire.ticket import BlobTicket
@@ -32,6 +33,7 @@ class Share:
         collection: ImportedCollection,
         provider: Provider,
         *,
+        transport: TransportName,
         id_is_temporary: bool,
         relay_is_missing: bool,
         refused_name: str | None,
@@ -40,6 +42,8 @@ class Share:
     ) -> None:
         self.ticket = ticket
         self.collection = collection
+        self.transport = transport
+        """Over which peers are served; one without relays has direct addresses only."""
         self.id_is_temporary = id_is_temporary
         """Another process of this home serves under its key, so this one took a key of its own."""
         self.relay_is_missing = relay_is_missing

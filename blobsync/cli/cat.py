@@ -36,6 +36,7 @@ def cat_command(
     context: CommandContext,
     source: str,
     byte_range: str,
+    transport: str,
     relay: str | None,
     relay_token: str | None,
     bind: tuple[str, ...],
@@ -51,7 +52,7 @@ def cat_command(
     if isinstance(parsed, HashAndFormat):
         parsed = parsed.hash
     else:
-        network = parse_network(relay, bind, relay_token)
+        network = parse_network(transport, relay, bind, relay_token)
     context.run(_cat(context, parsed, start, end, network), kept="run the same command again")
 
 

@@ -44,6 +44,7 @@ def get_command(
     ticket: str,
     dest: Path,
     overwrite: str,
+    transport: str,
     relay: str | None,
     relay_token: str | None,
     bind: tuple[str, ...],
@@ -54,7 +55,7 @@ def get_command(
     command again to go on where it was interrupted; when all is there, it fetches nothing.
     """
     parsed = parse_ticket(ticket)
-    network = parse_network(relay, bind, relay_token)
+    network = parse_network(transport, relay, bind, relay_token)
     main = _get(context, parsed, dest, overwrite, network)
     context.run(main, kept=f"what was fetched is kept; {RUN_AGAIN}")
 

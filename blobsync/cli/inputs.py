@@ -89,17 +89,23 @@ def parse_byte_range(text: str) -> tuple[int, int | None]:
 
 
 def parse_network(
-    relay: str | None, bind: Sequence[str], relay_token: str | None
+    transport: str, relay: str | None, bind: Sequence[str], relay_token: str | None
 ) -> NetworkOptions:
     """The network options of a command line, checked before anything is opened.
 
     Raises:
-        OptionError: no relay, no address, or two addresses of one family.
+        OptionError: no relay, one for a transport without them, no address, or two addresses of
+            one family.
     """
-    from blobsync.app import NetworkOptions, OptionError
+    from blobsync.network import NetworkOptions, OptionError, TransportName
 
-    options = NetworkOptions(relay=relay, relay_token=relay_token, bind=tuple(bind))
-    options.relays(if_unset=None)
+    options = NetworkOptions(
+        transport=transport, relay=relay, relay_token=relay_token, bind=tuple(bind)
+    )
+    if options.transport_name() is TransportName.AIOQUIC:
+        options.check_no_relay()
+    else:
+        options.relays(if_unset=None)
     families = [addr.ip.version for addr in options.bind_addrs()]
     if len(set(families)) != len(families):
         raise OptionError("--bind takes at most one IPv4 and one IPv6 address")

@@ -18,6 +18,7 @@ class TicketEvent(TypedDict):
     files: int
     bytes: int
     skipped: int
+    transport: str
     id_is_temporary: bool
     relay_is_missing: bool
     refused_name: str | None

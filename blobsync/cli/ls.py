@@ -30,6 +30,7 @@ def ls_command(
     context: CommandContext,
     source: str | None,
     blobs: bool,
+    transport: str,
     relay: str | None,
     relay_token: str | None,
     bind: tuple[str, ...],
@@ -44,7 +45,7 @@ def ls_command(
     parsed = parse_source(source)
     if isinstance(parsed, HashAndFormat):
         return context.run(_list_local(context, parsed))
-    network = parse_network(relay, bind, relay_token)
+    network = parse_network(transport, relay, bind, relay_token)
     return context.run(_list_remote(context, parsed, network))
 
 

@@ -74,7 +74,8 @@ def quiet_option(command: AnyCallable) -> AnyCallable:
 
 
 def network_options(*, relay_default: str) -> Callable[[AnyCallable], AnyCallable]:
-    """`--relay`, `--relay-token` and `--bind`; `relay_default` tells what happens without."""
+    """`--transport`, `--relay`, `--relay-token` and `--bind`; `relay_default` tells what happens
+    without."""
 
     def decorate(command: AnyCallable) -> AnyCallable:
         command = click.option(
@@ -89,6 +90,13 @@ def network_options(*, relay_default: str) -> Callable[[AnyCallable], AnyCallabl
             show_envvar=True,
             metavar="TOKEN",
             help="What a relay of your own asks for; better given by the environment.",
+        )(command)
+        command = click.option(
+            "--transport",
+            type=click.Choice(["auto", "iroh", "aioquic"]),
+            default="auto",
+            show_default=True,
+            help="auto: iroh where it is installed, else aioquic: direct addresses only, slower.",
         )(command)
         return click.option(
             "--relay",

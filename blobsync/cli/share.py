@@ -47,6 +47,7 @@ SERVING_INTERVAL_S = 1.0
 def share_command(
     context: CommandContext,
     paths: tuple[Path, ...],
+    transport: str,
     relay: str | None,
     relay_token: str | None,
     bind: tuple[str, ...],
@@ -58,7 +59,7 @@ def share_command(
     runs. Sharing the same files again, from the same home folder, gives the same ticket wherever
     the addresses are the same.
     """
-    network = parse_network(relay, bind, relay_token)
+    network = parse_network(transport, relay, bind, relay_token)
     context.run(_share(context, paths, network, copy=copy))
 
 
@@ -75,7 +76,7 @@ async def _share(
             output, lambda progress: app.share(paths, mode=mode, progress=progress)
         )
         try:
-            _tell_ticket(output, share)
+            _tell_ticket(output, share, network.relay)
             started_s = time.monotonic()
             with interrupts.regular_end() as stop:
                 await _serve(output, share, stop)
@@ -86,7 +87,7 @@ async def _share(
     _tell_end(output, counters, seconds)
 
 
-def _tell_ticket(output: Output, share: Share) -> None:
+def _tell_ticket(output: Output, share: Share, relay: str | None) -> None:
     collection = share.collection
     ticket = share.ticket.to_text()
     output.event(
@@ -97,6 +98,7 @@ def _tell_ticket(output: Output, share: Share) -> None:
             "files": len(collection.files),
             "bytes": collection.size,
             "skipped": len(collection.skipped),
+            "transport": share.transport,
             "id_is_temporary": share.id_is_temporary,
             "relay_is_missing": share.relay_is_missing,
             "refused_name": share.refused_name,
@@ -109,6 +111,8 @@ def _tell_ticket(output: Output, share: Share) -> None:
         output.note(f"receivers that check names will refuse this: {share.refused_name}")
     if share.relay_is_missing:
         output.note("the relay did not answer: this ticket holds direct addresses only")
+    if share.transport == "aioquic" and relay is None:
+        output.note("over aioquic, without relays: this ticket holds direct addresses only")
     output.note(f"sharing {summarize(collection)}; fetch it with: blobsync get TICKET")
     output.result(ticket)
     output.note("serving until Ctrl-C")

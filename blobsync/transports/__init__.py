@@ -1,11 +1,14 @@
 """Connections between endpoints, dialled by public key: one contract, several implementations."""
 
 from blobsync.transports.api import (
+    BindError,
     BiStream,
     Connection,
     ConnectionClosedError,
     Endpoint,
     Incoming,
+    NetworkEndpoint,
+    NoAddressError,
     PathInfo,
     RecvStream,
     SendStream,
@@ -15,10 +18,13 @@ from blobsync.transports.api import (
 
 __all__ = [
     "BiStream",
+    "BindError",
     "Connection",
     "ConnectionClosedError",
     "Endpoint",
     "Incoming",
+    "NetworkEndpoint",
+    "NoAddressError",
     "PathInfo",
     "RecvStream",
     "SendStream",

@@ -52,6 +52,16 @@ class ConnectionClosedError(UnreachableError):
         self.reason = reason
 
 
+class BindError(BlobsyncError):
+    """A local address cannot be bound."""
+
+
+class NoAddressError(UnreachableError):
+    """Nothing says where a peer is, in a way that this transport can use."""
+
+    is_permanent = True
+
+
 @dataclass(frozen=True, slots=True)
 class PathInfo:
     """One way that packets of a connection may take."""
@@ -211,6 +221,7 @@ class Endpoint(ABC):
 
         Raises:
             UnreachableError: no way to it, no answer, wrong key, or it refused.
+            ValueError: nobody can have the key that it names.
         """
 
     @abstractmethod
@@ -231,3 +242,19 @@ class Endpoint(ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+class NetworkEndpoint(Endpoint):
+    """An endpoint with sockets, whose addresses others can be told."""
+
+    @abstractmethod
+    def bound_ports(self) -> list[int]:
+        """The UDP ports of our sockets."""
+
+    @abstractmethod
+    async def online(self, timeout_s: float) -> bool:
+        """Wait until a relay is connected; whether one was in time."""
+
+    @abstractmethod
+    async def wait_for_addr(self, timeout_s: float) -> EndpointAddr:
+        """`addr`, once it holds an address to dial, or as it is when the time is up."""

@@ -13,17 +13,23 @@ import pyiroh
 from blobsync.address import EndpointAddr, EndpointId, RelayUrl, SocketAddr
 from blobsync.errors import BlobsyncError, LocalProtocolError, UnreachableError
 from blobsync.transports.api import (
+    BindError,
     BiStream,
     Connection,
     ConnectionClosedError,
-    Endpoint,
     Incoming,
+    NetworkEndpoint,
+    NoAddressError,
     PathInfo,
     RecvStream,
     SendStream,
     StreamResetError,
     StreamStoppedError,
 )
+
+# By name, so that a bare folder called `pyiroh`, as in a clone without the binding, is not taken
+# for it.
+from pyiroh import IrohError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -32,11 +38,7 @@ CONNECT_TIMEOUT_S = 15.0
 """Time that dialling may take, relays and hole punching included."""
 
 
-class BindError(BlobsyncError):
-    """A local address cannot be bound."""
-
-
-def translate_error(error: pyiroh.IrohError) -> BlobsyncError:
+def translate_error(error: IrohError) -> BlobsyncError:
     """The error of ours for one of the binding, except those of its pumps."""
     match error:
         case pyiroh.StreamReset():
@@ -62,7 +64,7 @@ def translate_error(error: pyiroh.IrohError) -> BlobsyncError:
         case pyiroh.ConnectRefused():
             return UnreachableError("it refused the connection")
         case pyiroh.NoAddresses():
-            return UnreachableError("nothing says where it is: no address and no relay")
+            return NoAddressError("nothing says where it is: no address and no relay")
         case pyiroh.NoCommonAlpn():
             return UnreachableError("it does not speak this protocol")
         case pyiroh.ConnectError():
@@ -80,7 +82,7 @@ def translated_errors(doing: str = "") -> Generator[None]:
     """Translate errors of the binding; `doing` names the attempt in front of the reason."""
     try:
         yield
-    except pyiroh.IrohError as error:
+    except IrohError as error:
         translated = translate_error(error)
         if doing:
             translated.args = (f"{doing}: {translated}",)
@@ -101,7 +103,7 @@ class IrohRecvStream(RecvStream):
     async def read(self, max_bytes: int) -> bytes:
         try:
             return await self._stream.read(max_bytes)
-        except pyiroh.IrohError as error:
+        except IrohError as error:
             raise translate_error(error) from error
 
     def stop(self, code: int) -> None:
@@ -123,7 +125,7 @@ class IrohSendStream(SendStream):
     async def write(self, data: bytes) -> None:
         try:
             await self._stream.write_all(data)
-        except pyiroh.IrohError as error:
+        except IrohError as error:
             raise translate_error(error) from error
 
     async def finish(self) -> None:
@@ -208,7 +210,7 @@ class IrohIncoming(Incoming):
         self._incoming.refuse()
 
 
-class IrohEndpoint(Endpoint):
+class IrohEndpoint(NetworkEndpoint):
     """Over `pyiroh.Endpoint`."""
 
     def __init__(self, endpoint: pyiroh.Endpoint) -> None:
@@ -268,11 +270,9 @@ class IrohEndpoint(Endpoint):
         )
 
     def bound_ports(self) -> list[int]:
-        """The UDP ports of our sockets."""
         return [SocketAddr.from_text(text).port for text in self._endpoint.bound_sockets()]
 
     async def online(self, timeout_s: float) -> bool:
-        """Wait until a relay is connected; whether one was in time."""
         try:
             await self._endpoint.online(timeout_s)
         except pyiroh.NotOnline:
@@ -280,7 +280,6 @@ class IrohEndpoint(Endpoint):
         return True
 
     async def wait_for_addr(self, timeout_s: float) -> EndpointAddr:
-        """`addr`, once it holds an address to dial, or as it is when the time is up."""
         try:
             async with asyncio.timeout(timeout_s):
                 async for addr in self._endpoint.watch_addr():

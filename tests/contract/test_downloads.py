@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,12 +24,12 @@ from blobsync.protocols.blobs import (
     SharedBlobs,
     get_elements,
 )
-from blobsync.protocols.blobs.iroh_pumps import IrohPumps
 from blobsync.protocols.blobs.parallelism import Parallelism
 from blobsync.protocols.blobs.python_pumps import PythonPumps
 from blobsync.sharing import serve
-from blobsync.transports.iroh import IrohEndpoint
 from blobsync.transports.memory import MemoryNetwork
+from blobsync.transports.quic.endpoint import AioquicEndpoint
+from tests.needs import iroh_transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -164,15 +165,20 @@ async def endpoints(transport: str) -> AsyncGenerator[tuple[Endpoint, Endpoint, 
         async with one, two:
             yield one, two, PythonPumps()
         return
+    if transport == "aioquic":
+        bind, pumps = AioquicEndpoint.bind, PythonPumps()
+    else:
+        bind = iroh_transport().IrohEndpoint.bind
+        pumps = importlib.import_module("blobsync.protocols.blobs.iroh_pumps").IrohPumps()
     async with (
-        await IrohEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as one,
-        await IrohEndpoint.bind(bind=[LOOPBACK]) as two,
+        await bind(alpns=[ALPN], bind=[LOOPBACK]) as one,
+        await bind(bind=[LOOPBACK]) as two,
     ):
         await one.wait_for_addr(10)
-        yield one, two, IrohPumps()
+        yield one, two, pumps
 
 
-@pytest.fixture(params=["memory", "iroh"])
+@pytest.fixture(params=["memory", "iroh", "aioquic"])
 async def world(request: pytest.FixtureRequest) -> AsyncGenerator[World]:
     async with (
         asyncio.timeout(TIMEOUT_S),

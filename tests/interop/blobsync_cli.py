@@ -60,11 +60,12 @@ class Blobsync:
     """The program over one home folder."""
 
     home: Path
+    transport: str = "auto"
 
     @contextlib.asynccontextmanager
     async def share(self, *paths: Path) -> AsyncGenerator[ShareProcess]:
         """Shares until left, as Ctrl-C ends it."""
-        command = [*self._command("share"), *paths, *LOOPBACK]
+        command = [*self._command("share"), *paths, *self._network]
         async with ShareProcess.running(
             command, env=environment(None), end_signal=signal.SIGINT
         ) as process:
@@ -74,7 +75,7 @@ class Blobsync:
     @contextlib.asynccontextmanager
     async def getting(self, ticket: str, destination: Path) -> AsyncGenerator[GetProcess]:
         """Fetches; what is not done when it is left is interrupted by SIGTERM."""
-        command = [*self._command("get"), ticket, destination, *LOOPBACK]
+        command = [*self._command("get"), ticket, destination, *self._network]
         async with GetProcess.running(
             command, env=environment(None), end_signal=signal.SIGTERM
         ) as process:
@@ -101,6 +102,10 @@ class Blobsync:
         blobs = [line for line in listed.events if line["event"] == "blob"]
         held = [line["bytes_held"] for line in blobs if line["hash"] == hash]
         return max((each or 0 for each in held), default=0)
+
+    @property
+    def _network(self) -> list[str]:
+        return [*LOOPBACK, "--transport", self.transport]
 
     def _command(self, name: str) -> list[str | Path]:
         return [sys.executable, "-m", "blobsync", "--home", self.home, name]

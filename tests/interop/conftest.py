@@ -82,7 +82,7 @@ def blobsync(scratch: Path) -> Blobsync:
 def pumps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs the test with either implementation of the pumps in `App`."""
     if request.param == "python":
-        monkeypatch.setattr("blobsync.app.IrohPumps", PythonPumps)
+        monkeypatch.setattr("blobsync.protocols.blobs.iroh_pumps.IrohPumps", PythonPumps)
 
 
 @pytest.fixture

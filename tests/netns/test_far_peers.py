@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 
 
-def blobsync(host: Host, home: Path, command: str, *arguments: str) -> list[str]:
+def blobsync(
+    host: Host, home: Path, command: str, *arguments: str, transport: str = "auto"
+) -> list[str]:
     """The command line that runs our program on a host, with a home of its own."""
     program = [sys.executable, "-m", "blobsync", command, "--json"]
-    network = ["--relay", "disabled", "--bind", f"{host.ip}:0"]
+    network = ["--transport", transport, "--relay", "disabled", "--bind", f"{host.ip}:0"]
     return host.command(["env", f"BLOBSYNC_HOME={home}", *program, *network, *arguments])
 
 
 @contextmanager
-def sharing(host: Host, home: Path, source: Path) -> Generator[str]:
+def sharing(host: Host, home: Path, source: Path, *, transport: str = "auto") -> Generator[str]:
     """Share a folder until left; gives the ticket."""
-    command = blobsync(host, home, "share", str(source))
+    command = blobsync(host, home, "share", str(source), transport=transport)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         try:
@@ -46,9 +48,11 @@ def sharing(host: Host, home: Path, source: Path) -> Generator[str]:
             process.stdout.read()
 
 
-def get(host: Host, home: Path, ticket: str, destination: Path) -> dict[str, Any]:
+def get(
+    host: Host, home: Path, ticket: str, destination: Path, *, transport: str = "auto"
+) -> dict[str, Any]:
     """Fetch; returns the last event."""
-    command = blobsync(host, home, "get", ticket, str(destination))
+    command = blobsync(host, home, "get", ticket, str(destination), transport=transport)
     ran = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     return json.loads(ran.stdout.splitlines()[-1])
 
@@ -69,16 +73,22 @@ SHAPES = {
 }
 
 
+TRANSPORTS = [("auto", "auto"), ("aioquic", "aioquic"), ("auto", "aioquic"), ("aioquic", "auto")]
+
+
+@pytest.mark.parametrize(("provider", "getter"), TRANSPORTS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_everything_arrives_once(peer: str, tmp_path: Path, shape: str) -> None:
+def test_everything_arrives_once(
+    peer: str, tmp_path: Path, shape: str, provider: str, getter: str
+) -> None:
     """One large file, cut into segments, and small ones beside it."""
     link, large = SHAPES[shape]
     contents = make_files(tmp_path / "source", [large, *(i * 37 % 20_000 for i in range(200))])
     with (
         linked(peer, link) as (ours, theirs),
-        sharing(theirs, tmp_path / "provider", tmp_path / "source") as ticket,
+        sharing(theirs, tmp_path / "provider", tmp_path / "source", transport=provider) as ticket,
     ):
-        done = get(ours, tmp_path / "getter", ticket, tmp_path / "arrived")
+        done = get(ours, tmp_path / "getter", ticket, tmp_path / "arrived", transport=getter)
     assert done["event"] == "done", done
     distinct = set(contents.values())
     assert done["bytes_fetched"] == sum(map(len, distinct))

@@ -7,8 +7,10 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
+from nacl.bindings import crypto_core_ed25519_is_valid_point
 
 from blobsync.address import EndpointAddr, EndpointId, RelayUrl, SocketAddr
+from blobsync.identity import public_id
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors/tickets.json").read_text())
 ID_TEXT = "197f6b23e16c8532c6abc838facd5ea789be0c76b2920334039bfa8b3d368d61"
@@ -30,6 +32,41 @@ def test_id_text_forms():
     assert ID.short() == ID_TEXT[:10]
     assert repr(ID) == f"EndpointId({ID_TEXT})"
     assert isinstance(pickle.loads(pickle.dumps(ID)), EndpointId)
+
+
+def test_text_forms_of_the_zero_key():
+    """Vectors of iroh for the secret key of 32 zero bytes."""
+    id = public_id(bytes(32))
+    assert str(id) == "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"
+    assert id.base32() == "hnvcppgow2sc2yvdvdicu3ynonsteflxdxrehjr2ybekdc2z3iuq"
+    assert id.z32() == "8pinxxgqs41n4aididenw5apqp1urfmzdztr8jt4abrkdn435ewo"
+    assert id.short() == "3b6a27bcce"
+    assert EndpointId.from_text(id.base32()) == id
+
+
+# Order 1, 2, 4 and 8, some not reduced; each also with the bit of the sign.
+WEAK = [
+    bytes(32),
+    b"\x01" + bytes(31),
+    b"\xec" + b"\xff" * 30 + b"\x7f",
+    b"\xed" + b"\xff" * 30 + b"\x7f",
+    b"\xee" + b"\xff" * 30 + b"\x7f",
+    bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+]
+
+
+@pytest.mark.parametrize("sign", [0, 0x80])
+@pytest.mark.parametrize("point", WEAK, ids=lambda point: point.hex()[:8])
+def test_weak_ids(point: bytes, sign: int):
+    id = EndpointId(point[:31] + bytes([point[31] | sign]))
+    assert id.is_weak
+    assert not crypto_core_ed25519_is_valid_point(bytes(id))
+
+
+def test_ids_of_keys_are_not_weak():
+    assert not ID.is_weak
+    assert not any(public_id(bytes([i]) * 32).is_weak for i in range(50))
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,9 @@ from blobsync.errors import (
 from blobsync.identity import KeyFileError
 from blobsync.sync.events import FetchDone
 from blobsync.sync.root import Root
-from blobsync.transports import iroh
+from blobsync.transports import BindError
 from blobsync.wire.ticket import BlobTicket
+from tests.needs import give_up_dialling_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -74,15 +75,20 @@ def tree_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.fixture(params=["auto", "aioquic"])
+def network(request: pytest.FixtureRequest) -> NetworkOptions:
+    return replace(LOOPBACK, transport=request.param)
+
+
 @pytest.fixture
-async def provider(tmp_path: Path) -> AsyncIterator[App]:
-    async with asyncio.timeout(60), App.open(tmp_path / "provider", network=LOOPBACK) as app:
+async def provider(tmp_path: Path, network: NetworkOptions) -> AsyncIterator[App]:
+    async with asyncio.timeout(60), App.open(tmp_path / "provider", network=network) as app:
         yield app
 
 
 @pytest.fixture
-async def getter(tmp_path: Path) -> AsyncIterator[App]:
-    async with asyncio.timeout(60), App.open(tmp_path / "getter", network=LOOPBACK) as app:
+async def getter(tmp_path: Path, network: NetworkOptions) -> AsyncIterator[App]:
+    async with asyncio.timeout(60), App.open(tmp_path / "getter", network=network) as app:
         yield app
 
 
@@ -137,7 +143,7 @@ async def test_a_ticket_names_the_home_and_where_it_is(provider: App, tmp_path: 
 async def test_a_closed_share_can_be_closed_again_and_serves_no_more(
     provider: App, getter: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(iroh, "CONNECT_TIMEOUT_S", 0.5)
+    give_up_dialling_after(monkeypatch, 0.5)
     async with sharing(provider, make_tree(tmp_path / "source")) as share:
         await share.close()
         await share.close()
@@ -151,7 +157,7 @@ async def test_a_port_of_the_users_own_is_taken_or_fails(tmp_path: Path):
         taken.bind(("127.0.0.1", 0))
         bind = (f"127.0.0.1:{taken.getsockname()[1]}",)
         async with App.open(tmp_path / "home", network=replace(LOOPBACK, bind=bind)) as app:
-            with pytest.raises(iroh.BindError):
+            with pytest.raises(BindError):
                 await app.share([source], mode=ImportMode.REFERENCE)
             # What failed holds nothing: neither the key nor the port.
             assert not (tmp_path / "home/port").exists()
@@ -450,7 +456,7 @@ async def test_over_ipv6(getter: App, tmp_path: Path):
 async def test_a_silent_peer_is_unreachable(
     provider: App, getter: App, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(iroh, "CONNECT_TIMEOUT_S", 0.5)
+    give_up_dialling_after(monkeypatch, 0.5)
     id = provider.endpoint_id()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))

@@ -96,12 +96,19 @@ class LmdbStore(Store):
         return cls(Path(path), files or Files(), map_size, boot)
 
     async def __aenter__(self) -> Self:
+        opened: list[Core] = []
+
         def work() -> Core:
-            return open_core(self._path, self._files, self._map_size, self._boot or boot_id())
+            boot = self._boot or boot_id()
+            opened.append(open_core(self._path, self._files, self._map_size, boot))
+            return opened[0]
 
         try:
             self._opened = await self._run(work)
         except BaseException:
+            # Cancelled while it opened: its writer would keep the process from ending.
+            for core in opened:
+                await self._run(lambda core=core: close_core(core))
             self._workers.close()
             raise
         return self

@@ -17,7 +17,7 @@ from blobsync.errors import BlobsyncError, ExitCode
 from blobsync.identity import public_id
 from blobsync.protocols.blobs import ALPN, Provider, SharedBlobs
 from blobsync.protocols.blobs.python_pumps import PythonPumps
-from blobsync.transports.iroh import IrohEndpoint
+from blobsync.transports.quic.endpoint import AioquicEndpoint
 from blobsync.wire.ticket import BlobTicket
 from tests.faults.app.conftest import snapshot, tree_of
 
@@ -148,7 +148,7 @@ def test_a_ticket_without_any_address(getter: Program, sharing: Sharing, destina
 
 async def test_a_peer_of_another_protocol(getter: Program, destination: Path):
     before = snapshot(destination)
-    async with await IrohEndpoint.bind(alpns=[b"something-else/0"], bind=[LOOPBACK]) as endpoint:
+    async with await AioquicEndpoint.bind(alpns=[b"something-else/0"], bind=[LOOPBACK]) as endpoint:
         addr = await endpoint.wait_for_addr(10)
         answering = asyncio.ensure_future(_accept_all(endpoint))
         ticket = BlobTicket(addr, Hash(bytes(32)), BlobFormat.RAW).to_text()
@@ -159,7 +159,7 @@ async def test_a_peer_of_another_protocol(getter: Program, destination: Path):
     assert snapshot(destination) == before
 
 
-async def _accept_all(endpoint: IrohEndpoint) -> None:
+async def _accept_all(endpoint: AioquicEndpoint) -> None:
     while (incoming := await endpoint.accept()) is not None:
         with suppress(BlobsyncError):
             await incoming.accept()
@@ -278,7 +278,7 @@ async def hostile_get(
         shared = SharedBlobs()
         shared.grant(HashAndFormat(root, BlobFormat.HASH_SEQ))
         provider = Provider(store, shared, PythonPumps())
-        async with await IrohEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as endpoint:
+        async with await AioquicEndpoint.bind(alpns=[ALPN], bind=[LOOPBACK]) as endpoint:
             addr = await endpoint.wait_for_addr(10)
             serving = asyncio.ensure_future(_serve_one(endpoint, provider))
             ticket = BlobTicket(addr, root, BlobFormat.HASH_SEQ).to_text()
@@ -288,7 +288,7 @@ async def hostile_get(
         return got
 
 
-async def _serve_one(endpoint: IrohEndpoint, provider: Provider) -> None:
+async def _serve_one(endpoint: AioquicEndpoint, provider: Provider) -> None:
     incoming = await endpoint.accept()
     assert incoming is not None
     async with await incoming.accept() as connection:

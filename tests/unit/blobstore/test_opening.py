@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,3 +101,15 @@ async def test_not_open_yet(tmp_path: Path) -> None:
     with pytest.raises(StoreClosedError):
         await store.add_bytes(b"x")
     await store.close()
+
+
+async def test_opening_that_is_cancelled_leaves_nothing_running(tmp_path: Path) -> None:
+    """Its writer thread once kept a program alive that was interrupted while it started."""
+    opening = asyncio.ensure_future(LmdbStore.open(tmp_path / "store").__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.wait({opening})
+    assert opening.cancelled()
+    assert [each.name for each in threading.enumerate() if "writer" in each.name] == []
+    async with LmdbStore.open(tmp_path / "store"):
+        pass

@@ -77,11 +77,13 @@ def test_what_is_no_ticket(text: str) -> None:
 
 
 def test_network_options() -> None:
-    options = parse_network("https://relay.example:444", ("127.0.0.1:0", "[::1]:7"), "secret")
+    options = parse_network(
+        "auto", "https://relay.example:444", ("127.0.0.1:0", "[::1]:7"), "secret"
+    )
     assert options.relay == "https://relay.example:444"
     assert [str(addr) for addr in options.bind_addrs()] == ["127.0.0.1:0", "[::1]:7"]
     assert options.relay_token == "secret"
-    assert parse_network(None, (), None).relay is None
+    assert parse_network("iroh", None, (), None).relay is None
 
 
 @pytest.mark.parametrize(
@@ -97,4 +99,17 @@ def test_network_options() -> None:
 )
 def test_network_options_that_are_none(relay: str, bind: tuple[str, ...]) -> None:
     with pytest.raises(OptionError):
-        parse_network(relay, bind, None)
+        parse_network("auto", relay, bind, None)
+
+
+def test_a_transport_without_relays_is_asked_for_none() -> None:
+    assert parse_network("aioquic", None, (), None).transport == "aioquic"
+    assert parse_network("aioquic", "disabled", (), None).relay == "disabled"
+    for relay in ("default", "https://relay.example"):
+        with pytest.raises(OptionError, match="has no relays"):
+            parse_network("aioquic", relay, (), None)
+
+
+def test_there_is_no_other_transport() -> None:
+    with pytest.raises(OptionError, match="no transport is called 'tcp'"):
+        parse_network("tcp", None, (), None)

@@ -33,6 +33,7 @@ class FakeShare:
 
     ticket: BlobTicket
     collection: ImportedCollection = field(default_factory=collection)
+    transport: str = "iroh"
     id_is_temporary: bool = False
     relay_is_missing: bool = False
     refused_name: str | None = None
@@ -106,6 +107,7 @@ def test_json(run: Callable[..., Any], ticket: str, check_event: Callable[[Any],
         "files": 2,
         "bytes": 1029,
         "skipped": 1,
+        "transport": "iroh",
         "id_is_temporary": False,
         "relay_is_missing": False,
         "refused_name": None,
@@ -122,6 +124,7 @@ def test_what_the_person_should_know(run: Callable[..., Any], ticket: str) -> No
     share = FakeShare(
         BlobTicket.from_text(ticket),
         collection("d/\x1b[2J: a socket", *skipped),
+        transport="aioquic",
         id_is_temporary=True,
         relay_is_missing=True,
         refused_name="d/aux.c is a reserved name\n",
@@ -131,6 +134,7 @@ def test_what_the_person_should_know(run: Callable[..., Any], ticket: str) -> No
     assert "skipped 3 more" in result.err
     assert "another process serves under the key of this home" in result.err
     assert "the relay did not answer" in result.err
+    assert "direct addresses only" in result.err
     assert "will refuse this: d/aux.c is a reserved name\\x0a\n" in result.err
 
 
