@@ -113,7 +113,11 @@ def main(arguments: Sequence[str]) -> int:
     result: dict[str, Any] = {
         "format": report.FORMAT,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "arguments": list(arguments),
+        # Where the folders of this machine are is nobody's business.
+        "arguments": [
+            "FOLDER" if each in {str(options.out), str(options.work)} else each
+            for each in arguments
+        ],
         "is_short": options.short,
         "machine": describe_machine(),
         "versions": describe_versions(),

@@ -51,7 +51,7 @@ MAP_SIZE = 1 << 30
 BATCH_MAX = 256
 """Jobs in one transaction."""
 
-RESIDENT_MAX = 352 * 1024 * 1024
+RESIDENT_MAX = 320 * 1024 * 1024
 SHARED_MIN = 64 * 1024 * 1024
 """Pages of the database are given back when the process has more than this in memory, of which at
 least so much are mapped files: to take them again costs time."""
