@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tests.faults.app.conftest import Program, Run
 
 MIB = 1 << 20
-SIZE = 60 * MIB
+SIZE = 300 * MIB
+"""Takes several times as long as from one progress event to the next."""
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 
