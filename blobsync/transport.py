@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from blobsync.errors import BlobsyncError
 from blobsync.network import TransportName
@@ -27,6 +27,18 @@ class MissingTransportError(BlobsyncError):
     """What the transport that was asked for needs is not installed."""
 
 
+class BindOptions(TypedDict, total=False):
+    """How an endpoint is opened; see `IrohEndpoint.bind`. The last three mean nothing to a
+    transport without relays."""
+
+    secret_key: bytes | None
+    alpns: Sequence[bytes]
+    bind: Sequence[SocketAddr]
+    relays: Sequence[str] | None
+    relay_token: str | None
+    port_mapping: bool
+
+
 class Transport(ABC):
     """One of the ways to other endpoints."""
 
@@ -38,17 +50,8 @@ class Transport(ABC):
         """Pumps for its streams."""
 
     @abstractmethod
-    async def bind(
-        self,
-        *,
-        secret_key: bytes | None = None,
-        alpns: Sequence[bytes] = (),
-        bind: Sequence[SocketAddr] = (),
-        relays: Sequence[str] | None = (),
-        relay_token: str | None = None,
-        port_mapping: bool = False,
-    ) -> NetworkEndpoint:
-        """Open an endpoint; the arguments are those of `IrohEndpoint.bind`.
+    async def bind(self, **options: Unpack[BindOptions]) -> NetworkEndpoint:
+        """Open an endpoint.
 
         Raises:
             BindError: an address cannot be bound.
@@ -89,24 +92,8 @@ class IrohTransport(Transport):
     def make_pumps(self) -> Pumps:
         return self._pumps.IrohPumps()
 
-    async def bind(
-        self,
-        *,
-        secret_key: bytes | None = None,
-        alpns: Sequence[bytes] = (),
-        bind: Sequence[SocketAddr] = (),
-        relays: Sequence[str] | None = (),
-        relay_token: str | None = None,
-        port_mapping: bool = False,
-    ) -> NetworkEndpoint:
-        return await self._transport.IrohEndpoint.bind(
-            secret_key=secret_key,
-            alpns=alpns,
-            bind=bind,
-            relays=relays,
-            relay_token=relay_token,
-            port_mapping=port_mapping,
-        )
+    async def bind(self, **options: Unpack[BindOptions]) -> NetworkEndpoint:
+        return await self._transport.IrohEndpoint.bind(**options)
 
 
 class AioquicTransport(Transport):
@@ -125,19 +112,14 @@ class AioquicTransport(Transport):
 
         return PythonPumps()
 
-    async def bind(
-        self,
-        *,
-        secret_key: bytes | None = None,
-        alpns: Sequence[bytes] = (),
-        bind: Sequence[SocketAddr] = (),
-        relays: Sequence[str] | None = (),
-        relay_token: str | None = None,
-        port_mapping: bool = False,
-    ) -> NetworkEndpoint:
+    async def bind(self, **options: Unpack[BindOptions]) -> NetworkEndpoint:
         from blobsync.transports.quic.endpoint import AioquicEndpoint
 
-        return await AioquicEndpoint.bind(secret_key=secret_key, alpns=alpns, bind=bind)
+        return await AioquicEndpoint.bind(
+            secret_key=options.get("secret_key"),
+            alpns=options.get("alpns", ()),
+            bind=options.get("bind", ()),
+        )
 
 
 def choose_transport(name: TransportName) -> Transport:

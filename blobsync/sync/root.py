@@ -102,7 +102,7 @@ class Contents(Protocol):
         ...
 
 
-class _Contents:
+class BytesContents:
     """Contents that are bytes."""
 
     def __init__(self, contents: Sequence[bytes]) -> None:
@@ -333,7 +333,7 @@ class Root:
             DiskFullError: no room left.
         """
         files = list(files)
-        contents = _Contents([data for _, data in files])
+        contents = BytesContents([data for _, data in files])
         places = [(components,) for components, _ in files]
         return self.write_contents(places, contents, replace=replace, keep_open_over=keep_open_over)
 

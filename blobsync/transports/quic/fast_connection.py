@@ -197,10 +197,10 @@ class FastConnection(RawKeyConnection):
 
     def _take_stream_frame(self, plain: bytes) -> bool:
         """Take a payload that is one STREAM frame, the next of a known stream and not its last."""
-        kind = plain[0]
-        # Type 8 to 15; without the bit that says that it is the last.
-        if kind & 0xF9 != 0x08:
+        # Type 8 to 15; without the bit that says that it is the last. A packet may hold nothing.
+        if not plain or plain[0] & 0xF9 != 0x08:
             return False
+        kind = plain[0]
         end = len(plain)
         try:
             stream_id, position = _varint(plain, 1)

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import pybao
 from blobsync.errors import ExitCode, HostileCollectionError, TargetExistsError
 from blobsync.sync import folders, syscalls
 from blobsync.sync import root as root_module
 from blobsync.sync.folders import TargetError, TargetMissingError, UnsafeTargetError
 from blobsync.sync.names import HIDDEN_SUFFIX
-from blobsync.sync.root import Root, TargetBusyError
+from blobsync.sync.root import BytesContents, Root, TargetBusyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 HASH = "3f9a" * 16
 
@@ -121,39 +120,20 @@ def test_write_files_that_fails_keeps_nothing_open(root: Root, dest: Path):
     assert (dest / "new").read_bytes() == b"n" * 100
 
 
-class Whole:
-    """Contents of Python's own, as `Contents` wants them."""
-
-    def __init__(self, *contents: bytes) -> None:
-        self.contents = contents
-
-    def data(self, position: int) -> bytes:
-        return self.contents[position]
-
-    def write_files(
-        self,
-        folder_fds: Sequence[int],
-        files: Sequence[tuple[int, int, bytes, bytes]],
-        keep_open_over: int,
-    ) -> list[int | None]:
-        entries = [(folder, hidden, name, self.data(i)) for i, folder, hidden, name in files]
-        return pybao.write_files(folder_fds, entries, keep_open_over)
-
-
 @pytest.mark.parametrize("has_syncfs", [True, False])
 def test_of_several_places_of_one_content_the_first_stays_open(
     root: Root, dest: Path, monkeypatch: pytest.MonkeyPatch, has_syncfs: bool
 ):
     if not has_syncfs:
         monkeypatch.setattr(root_module, "HAS_SYNCFS", False)
-    contents = Whole(b"small", b"l" * 100, b"m" * 101)
+    contents = [b"small", b"l" * 100, b"m" * 101]
     places = [
         [("a", f"small-{i}") for i in range(70)],
         [("b", f"large-{i}") for i in range(150)],
         [("c",)],
     ]
     before = open_descriptors()
-    none, large, other = root.write_contents(places, contents, keep_open_over=99)
+    none, large, other = root.write_contents(places, BytesContents(contents), keep_open_over=99)
     assert open_descriptors() - before <= 2 + len({"a", "b"}), "the folders are kept as well"
     assert none is None
     assert large is not None
@@ -165,7 +145,7 @@ def test_of_several_places_of_one_content_the_first_stays_open(
     found = {path: data for path, data in tree(dest).items() if data is not None}
     assert found == {
         "/".join(components): data
-        for data, files in zip(contents.contents, places, strict=True)
+        for data, files in zip(contents, places, strict=True)
         for components in files
     }
 
@@ -176,7 +156,7 @@ def test_a_place_that_is_taken_keeps_no_other_open(root: Root, dest: Path):
     before = open_descriptors()
     places = [[("b", "one"), ("b", "two")], [("b", "three"), ("b", "taken"), ("b", "four")]]
     with pytest.raises(TargetExistsError, match="taken"):
-        root.write_contents(places, Whole(b"x" * 100, b"y" * 100), keep_open_over=1)
+        root.write_contents(places, BytesContents([b"x" * 100, b"y" * 100]), keep_open_over=1)
     assert open_descriptors() - before <= 1, "the folder is kept"
     assert sorted(tree(dest / "b")) == ["one", "taken", "three", "two"]
 

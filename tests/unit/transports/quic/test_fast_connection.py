@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aioquic.quic.connection import QuicConnectionError, QuicReceiveContext
-from aioquic.quic.packet import decode_packet_number
+from aioquic.quic.packet import QuicErrorCode, decode_packet_number
 from aioquic.quic.stream import StreamFinishedError
 from aioquic.tls import CipherSuite, Epoch
 
@@ -269,7 +269,7 @@ def frame_of(source: random.Random, offset: int) -> bytes:
     if kind & 0x02:
         frame += _encode_varint(max(len(data) + odd(0, 1, -1), 0))
     frame += data + bytes(odd(0, 1, 2))
-    return frame[: odd(len(frame), 1, 2, 3)]
+    return frame[: odd(len(frame), 0, 1, 2, 3)]
 
 
 def state_of(connection: RawKeyConnection) -> list:
@@ -284,6 +284,20 @@ def state_of(connection: RawKeyConnection) -> list:
             for stream_id, stream in connection._streams.items()
         },
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_packet_that_holds_nothing_ends_the_connection(kind: str):
+    wire = joined(server=kind)
+    number = wire.client._packet_number
+    keys = wire.client._cryptos[Epoch.ONE_RTT]
+    first = 0x43 | keys.key_phase << 2
+    header = bytes((first,)) + wire.client._peer_cid.cid + number.to_bytes(4, "big")
+    packet = keys.encrypt_packet(header, b"", number)
+    wire.server.receive_datagram(packet, wire.client_addr, now=wire.now)
+    wire.server.datagrams_to_send(wire.now)
+    assert wire.server.close_event is not None
+    assert wire.server.close_event.error_code == QuicErrorCode.PROTOCOL_VIOLATION
 
 
 def test_frames_mean_what_they_mean_to_aioquic():
